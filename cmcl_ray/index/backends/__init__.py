@@ -1,0 +1,1 @@
+"""Search backends, one file each; the config names them by file."""

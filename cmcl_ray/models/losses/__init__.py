@@ -1,0 +1,1 @@
+"""Losses on pairs of embeddings: one file a loss."""

@@ -1,0 +1,1 @@
+"""Adapters to Ray: where work happens, and no science."""

@@ -1,0 +1,1 @@
+"""Maps between embedding spaces and calibration of scores, as functions of arrays."""

@@ -1,0 +1,1 @@
+"""Continual strategies: one file a method, composed in the config, applied by the one training loop."""

@@ -1,0 +1,1 @@
+"""Training one task: the world, the optimizer, the loop, the checkpoint."""
