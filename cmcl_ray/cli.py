@@ -1,5 +1,7 @@
 """The ``cmcl`` command."""
 
+import errno
+import logging
 import sys
 from typing import Any
 
@@ -7,6 +9,8 @@ import click
 
 from cmcl_ray import __version__, logs
 from cmcl_ray.errors import CmclError
+
+logger = logging.getLogger(__name__)
 
 
 class _Group(click.Group):
@@ -17,6 +21,12 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except CmclError as error:
             click.echo(f"cmcl: {error}", err=True)
+            ctx.exit(2)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            logger.debug("where it happened", exc_info=True)
+            click.echo(f"cmcl: a file cannot be used ({error}); check the path, its permissions and the space left", err=True)
             ctx.exit(2)
 
 
@@ -32,7 +42,7 @@ def main(verbose: bool) -> None:
 @click.argument("config")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def run(config: str, overrides: tuple[str, ...]) -> None:
-    """Run a whole continual stream, or all runs a config compares.
+    r"""Run a whole continual stream, or all runs a config compares.
 
     The same command run again goes on where it stopped.
 
@@ -56,7 +66,7 @@ def run(config: str, overrides: tuple[str, ...]) -> None:
 @click.argument("runs", nargs=-1, required=True)
 @click.option("--out", default=".", show_default=True, help="Folder for report.html and report.md of several runs.")
 def report(runs: tuple[str, ...], out: str) -> None:
-    """Write the report of one run, or one that compares several.
+    r"""Write the report of one run, or one that compares several.
 
     \b
     Examples:
@@ -77,7 +87,7 @@ def report(runs: tuple[str, ...], out: str) -> None:
 @click.option("--policy", default=None, help="Gallery to ask, by the policy that keeps it; the live one unless given.")
 @click.option("-k", "hits", default=10, show_default=True, help="Hits shown.")
 def search(folder: str, query: str, policy: str | None, hits: int) -> None:
-    """Ask a run's gallery: a text finds images, an image file finds captions.
+    r"""Ask a run's gallery: a text finds images, an image file finds captions.
 
     \b
     Examples:
@@ -92,7 +102,7 @@ def search(folder: str, query: str, policy: str | None, hits: int) -> None:
 @main.command()
 @click.argument("path", required=False)
 def doctor(path: str | None) -> None:
-    """Check Python, packages, Ray, GPU, faiss and a folder runs may be written to, and say what to do.
+    r"""Check Python, packages, Ray, GPU, faiss and a folder runs may be written to, and say what to do.
 
     \b
     Examples:

@@ -119,10 +119,14 @@ def build_component(spec: ComponentSpec, **runtime: Any) -> Any:
     """Build a component from its settings and from what is known only at run time.
 
     Raises:
-        ConfigError: as check_component.
+        ConfigError: as check_component; also when the constructor itself refuses a value.
     """
     found = component_class(spec.kind, spec.name, spec.path)
-    return found(**convert_arguments(found, spec.params, spec.path, runtime.keys()), **runtime)
+    arguments = convert_arguments(found, spec.params, spec.path, runtime.keys())
+    try:
+        return found(**arguments, **runtime)
+    except ValueError as error:
+        raise ConfigError(f"{spec.path}: {error}") from None
 
 
 def build_settings(cls: type[T], values: Mapping[str, Any], path: str) -> T:

@@ -131,7 +131,12 @@ class Feed:
     cache_bytes: int
 
     def batches(self, plan: BatchPlan, rank: int, size: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of a rank for steps start, start + 1, ... to the end of the plan."""
+        """Yield the batches of a rank for steps start, start + 1, ... to the end of the plan.
+
+        An error of the decoding thread is raised where its batches would have come; leaving early waits for one window at most.
+        """
+        if start >= plan.steps:
+            return
         everything = np.unique(np.concatenate([plan.rows, plan.memory]))
         if len(everything) * self.row_bytes <= self.cache_bytes:
             window = self._decode(everything)

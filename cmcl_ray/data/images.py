@@ -18,7 +18,7 @@ from PIL import Image
 from cmcl_ray import storage
 from cmcl_ray.data.pairs import Pairs, Rows
 from cmcl_ray.data.tokens import HashTokenizer
-from cmcl_ray.errors import DataError
+from cmcl_ray.errors import DataError, IntegrityError
 
 Array = npt.NDArray[Any]
 
@@ -49,16 +49,15 @@ class Pixels:
         Raises:
             DataError: an image does not decode, or is not there.
         """
-        picked = pairs.images.take(pa.array(rows))
-        encoded = _encoded(picked)
-        names = picked.column("image_id")
+        columns = [name for name in ("image_id", "image", "image_uri") if name in pairs.images.column_names]
         pixels = np.empty((len(rows), 3, self.size, self.size), dtype=np.uint8)
-        for position, data in enumerate(encoded):
+        for position, stored in enumerate(pairs.images.select(columns).take(pa.array(rows)).to_pylist()):
+            data = _encoded(stored)
             try:
                 pixels[position] = decode(data, self.size)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except Exception as error:  # decoders raise whatever broken bytes lead them to
                 raise DataError(
-                    f"image '{names[position].as_py()}' does not decode ({error}); expected a PNG, JPEG or other image file; "
+                    f"image '{stored['image_id']}' does not decode ({error}); expected a PNG, JPEG or other image file; "
                     "read the table with check_images: true to set such rows aside"
                 ) from None
         return pixels
@@ -70,9 +69,13 @@ class Pixels:
 
 def decode(data: bytes, size: int) -> Array:
     """Decode an image file to (3, size, size) uint8: RGB, transparent parts on white, squashed with bicubic interpolation."""
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data)) as opened:
         # Decodes a JPEG at a fraction of its size where that is still at least as large as asked for.
-        image.draft("RGB", (size, size))
+        opened.draft("RGB", (size, size))
+        image: Image.Image = opened
+        if image.mode == "I" or image.mode.startswith("I;16"):
+            # 16-bit grey: Pillow would cut the values off at 255 and so make the image white.
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             layered = image.convert("RGBA")
             image = Image.new("RGBA", layered.size, (255, 255, 255, 255))
@@ -83,16 +86,23 @@ def decode(data: bytes, size: int) -> Array:
         return np.asarray(rgb, dtype=np.uint8).transpose(2, 0, 1)
 
 
-def _encoded(images: pa.Table) -> list[bytes]:
-    stored = images.column("image").to_pylist() if "image" in images.column_names else [None] * images.num_rows
-    places = images.column("image_uri").to_pylist() if "image_uri" in images.column_names else [None] * images.num_rows
-    return [data if data is not None else _fetch(place) for data, place in zip(stored, places, strict=True)]
-
-
-def _fetch(place: str | None) -> bytes:
+def _encoded(stored: Mapping[str, Any]) -> bytes:
+    """Return the encoded bytes of one row of the images table."""
+    data, place = stored.get("image"), stored.get("image_uri")
+    if data is not None:
+        return bytes(data)
     if place is None:
-        raise DataError("an image has neither bytes nor a URI; expected one of them; give the image or image_uri column a value")
-    return storage.read_bytes(place)
+        raise DataError(
+            f"image '{stored['image_id']}' has neither bytes nor a URI; expected one of them; give the image or image_uri column "
+            "a value"
+        )
+    try:
+        return storage.read_bytes(place)
+    except (IntegrityError, OSError):
+        raise DataError(
+            f"image '{stored['image_id']}' cannot be read from {place}; expected an image file there; bring it back, or read the "
+            "table with check_images: true to set such rows aside"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -108,11 +118,21 @@ class Features:
     width: int
 
     def read(self, pairs: Pairs, rows: Rows) -> Array:
-        """Return (n, width) float32."""
+        """Return (n, width) float32.
+
+        Raises:
+            DataError: a row has no vector.
+        """
         table, column = (pairs.images, "image_features") if self.side == "image" else (pairs.pairs, "text_features")
         values = table.column(column).take(pa.array(rows)).combine_chunks()
-        # A take of a sliced fixed-size list keeps the offset: flatten() honours it, values would not.
-        return np.asarray(values.flatten(), dtype=np.float32).reshape(len(rows), self.width)
+        if values.null_count:
+            raise DataError(
+                f"{values.null_count} of {len(rows)} rows have no {column}; expected a vector in every row; give them one (zeros "
+                "where nothing is known), or drop the rows"
+            )
+        # A take of a sliced fixed-size list keeps the offset: flatten() honours it, values would not. A copy, because tensors
+        # must not share Arrow's read-only memory.
+        return np.array(values.flatten(), dtype=np.float32).reshape(len(rows), self.width)
 
     def describe(self) -> dict[str, Any]:
         """Return the reader as a JSON value."""

@@ -8,7 +8,6 @@ Price: one permutation of the task in memory (8 bytes a pair).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -47,7 +46,7 @@ class BatchPlan:
     seed: int
     task: int
     groups: tuple[Rows, ...] = ()
-    _epochs: dict[int, Rows] = field(default_factory=dict, compare=False, repr=False)
+    _epochs: dict[int, Rows] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -73,29 +72,34 @@ class BatchPlan:
             step: 0 <= step < steps.
 
         Returns:
-            (global_batch,) pair rows. Where a task has fewer rows than a batch the permutation is gone through again, so that every
-            batch has the same size; repeated rows are no negatives of each other.
+            (global_batch,) pair rows. Where a task has fewer rows than a batch the permutation is gone through again, so that
+            every batch has the same size; repeated rows are no negatives of each other.
+
+        Raises:
+            IndexError: the step is outside of the plan.
         """
         if not 0 <= step < self.steps:
-            raise IndexError(f"step {step} is outside of the plan; expected 0 to {self.steps - 1}")
+            raise IndexError(f"step {step} is outside of the plan; expected 0 to {self.steps - 1}; ask for a step of this task")
         epoch, within = divmod(step, self.steps_per_epoch)
         new = self._epoch(epoch)[within]
         return np.concatenate([new, self._memory_rows(step)]) if self.memory_batch else new
 
     def _epoch(self, epoch: int) -> Rows:
         """Return the batches of an epoch, (steps_per_epoch, batch_size); only the last one asked for is kept."""
-        if epoch not in self._epochs:
+        batches = self._epochs.get(epoch)
+        if batches is None:
+            batches = self._shuffled(epoch)
+            # A feed asks from a thread of its own: what is returned must not depend on what others do to this box.
             self._epochs.clear()
-            if self.groups:
-                blocks = [
-                    _cut(group, self.batch_size, (self.seed, _EPOCH, self.task, epoch, number))
-                    for number, group in enumerate(self.groups)
-                ]
-                batches = np.concatenate(blocks)
-                self._epochs[epoch] = batches[permutation(len(batches), self.seed, _INTERLEAVE, self.task, epoch)]
-            else:
-                self._epochs[epoch] = _cut(self.rows, self.batch_size, (self.seed, _EPOCH, self.task, epoch))
-        return self._epochs[epoch]
+            self._epochs[epoch] = batches
+        return batches
+
+    def _shuffled(self, epoch: int) -> Rows:
+        if not self.groups:
+            return _cut(self.rows, self.batch_size, (self.seed, _EPOCH, self.task, epoch))
+        position = (self.seed, _EPOCH, self.task, epoch)
+        batches = np.concatenate([_cut(group, self.batch_size, (*position, i)) for i, group in enumerate(self.groups)])
+        return batches[permutation(len(batches), self.seed, _INTERLEAVE, self.task, epoch)]
 
     def _memory_rows(self, step: int) -> Rows:
         positions = np.arange(step * self.memory_batch, (step + 1) * self.memory_batch)
@@ -134,6 +138,3 @@ def check_batch(plan: BatchPlan, size: int) -> None:
             f"a global batch has {plan.global_batch} rows ({plan.batch_size} new, {plan.memory_batch} from memory), which "
             f"{size} workers cannot share equally; expected a multiple of {size}; change train.batch_size or the memory share"
         )
-
-
-Negatives = Literal["cross", "within"]

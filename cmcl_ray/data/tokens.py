@@ -6,6 +6,7 @@ Bojanowski et al. 2017, arXiv 1607.04606). Price: two words may meet in one buck
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -25,13 +26,22 @@ class HashTokenizer:
         length: words kept of a caption.
         letters: size of the letter groups; 0 leaves them out.
         groups: letter groups kept of a word.
+
+    Raises:
+        ValueError: a setting cannot work.
     """
 
     buckets: int = 4096
     length: int = 24
     letters: int = 3
     groups: int = 7
-    _known: dict[str, tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
+    _known: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        for name, least in (("buckets", 2), ("length", 1), ("letters", 0), ("groups", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
 
     @property
     def width(self) -> int:
@@ -42,7 +52,9 @@ class HashTokenizer:
         """Return (n, length, width) ids; 0 where there is no word or no further letter group."""
         tokens = np.zeros((len(captions), self.length, self.width), dtype=np.int64)
         for row, caption in enumerate(captions):
-            for position, word in enumerate(_WORD.findall(caption.lower())[: self.length]):
+            # One form for letters with accents, which come as one character or as two.
+            words = _WORD.findall(unicodedata.normalize("NFC", caption.lower()))
+            for position, word in enumerate(words[: self.length]):
                 ids = self._known.get(word) or self._word(word)
                 tokens[row, position, : len(ids)] = ids
         return tokens

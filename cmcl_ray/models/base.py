@@ -37,8 +37,8 @@ class DualEncoder(nn.Module, ABC):
     over the batch (no batch statistics), so that a row's embedding never depends on its neighbours or on the number of workers.
 
     Args:
-        temperature: what cosines are divided by in contrastive losses, > 0. Fixed, since a moving one silently rescales every
-            penalty and distillation weight.
+        temperature: what cosines are divided by in contrastive losses, at least 0.01. Fixed, since a moving one silently
+            rescales every penalty and distillation weight.
         learn_temperature: train it all the same; the scale is clamped to at most 100.
     """
 
@@ -47,8 +47,8 @@ class DualEncoder(nn.Module, ABC):
 
     def __init__(self, temperature: float = 0.07, learn_temperature: bool = False) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"temperature is {temperature}; expected a value above 0, such as 0.07")
+        if not temperature >= 0.01:
+            raise ValueError(f"temperature is {temperature}; expected at least 0.01, such as 0.07: the scale stays below 100")
         log_scale = torch.tensor(float(-np.log(temperature)))
         if learn_temperature:
             self.log_scale = nn.Parameter(log_scale)
@@ -127,7 +127,8 @@ def weights_id(weights: Mapping[str, torch.Tensor]) -> str:
 def build_model(spec: ComponentSpec, facts: DataFacts, seed: int) -> DualEncoder:
     """Build a model with first weights that depend on the seed alone; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # Not torch.manual_seed, which reseeds the generators of the GPUs too.
+        torch.default_generator.manual_seed(seed)
         model: DualEncoder = build_component(spec, facts=facts)
     return model
 

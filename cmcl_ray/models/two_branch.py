@@ -33,6 +33,7 @@ class TwoBranch(DualEncoder):
 
     Raises:
         DataError: the data has no feature columns.
+        ValueError: a setting cannot work.
     """
 
     def __init__(
@@ -54,6 +55,8 @@ class TwoBranch(DualEncoder):
             )
         if shared_layers not in (0, 1, 2):
             raise ValueError(f"model.shared_layers is {shared_layers}; expected 0, 1 or 2")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"model.dropout is {dropout}; expected a share of at least 0 and below 1")
         self._facts = (facts.image_width, facts.text_width)
         self.image_branch = _branch(facts.image_width, hidden, dropout)
         self.text_branch = _branch(facts.text_width, hidden, dropout)

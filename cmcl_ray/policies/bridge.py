@@ -23,7 +23,7 @@ class Bridge(GalleryPolicy):
             version; needs only the previous encoder, but errors add up.
         fit_pairs: most pairs a map is fitted on; at least ten times the embedding width is wanted.
 
-    Source: LDC, SDC and QDC fit such maps for class prototypes; see the reference of methods, 2.18.
+    Source: LDC, SDC and QDC fit such maps between versions, for class prototypes.
     """
 
     def __init__(

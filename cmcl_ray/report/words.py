@@ -25,8 +25,8 @@ DEFINITIONS = {
     "time on) minus the score after the last task, in points. Lower is better; below 0 a task has gained.",
     "Backward transfer": "Of R@1: the mean over all tasks but the last of the score after the last task minus the score right "
     "after the task itself, in points. Higher is better; below 0 means forgetting.",
-    "Update passes": "Items put through an encoder to bring the gallery up to date, with the pairs that maps and calibrations are "
-    "fitted on, over all updates after the first task.",
+    "Update passes": "Items put through an encoder to bring the gallery up to date, with the pairs that maps and calibrations "
+    "are fitted on, over all updates after the first task.",
     "Update time": "Seconds spent to bring the gallery up to date, over all updates after the first task; queries are not in it.",
     "Drift": "Mean squared distance between the vectors of the same items made by the task's own model version and by the newer "
     "one: 0 did not move, 4 turned round. On held-out pairs of the task.",

@@ -13,8 +13,7 @@ from cmcl_ray import storage
 from cmcl_ray.components import build_component
 from cmcl_ray.data.images import Features, facts_of
 from cmcl_ray.data.pairs import Pairs, make_pairs
-from cmcl_ray.data.sources.base import Source
-from cmcl_ray.data.stream import TaskStream, build_stream
+from cmcl_ray.data.stream import TaskStream
 from cmcl_ray.errors import DataError, StageError, VersionError, did_you_mean
 from cmcl_ray.index.backends.base import Backend
 from cmcl_ray.index.gallery import GalleryStore, GalleryVersion
@@ -22,7 +21,8 @@ from cmcl_ray.index.hits import merge_hits
 from cmcl_ray.index.search import Calibration, RoutedShard, search_shards
 from cmcl_ray.index.shards import Shard, open_shard
 from cmcl_ray.models.base import build_model, encode_rows
-from cmcl_ray.policies.mathematics.maps import LinearMap
+from cmcl_ray.run.beginning import read_stream
+from cmcl_ray.run.galleries import read_map
 from cmcl_ray.run.settings import RunSettings, settings_from
 from cmcl_ray.train.checkpoints import read_weights
 from cmcl_ray.train.job import FitJob
@@ -61,6 +61,8 @@ def open_settings(folder: str) -> RunSettings:
             f"folder {folder} holds no run.json; expected the folder of a run, such as runs/demo/replay/seed0; check it"
         )
     described = storage.read_json(path)
+    if not isinstance(described, dict) or not isinstance(described.get("config"), dict):
+        raise StageError(f"file {path} is no run's; expected an object with config; give the folder of a run")
     # The folder may have been moved since.
     return settings_from({**described["config"], "out": storage.absolute(folder)})
 
@@ -75,7 +77,7 @@ def ask_run(folder: str, query: str, policy: str | None = None, hits: int = 10) 
         hits: answers wanted, at least 1.
 
     Raises:
-        StageError: no run, or no such gallery.
+        StageError: no run, no such gallery, or the data changed since the run.
         DataError: the run's model takes features and cannot encode a raw query.
         IntegrityError: a stored file is damaged.
     """
@@ -91,9 +93,8 @@ def ask_run(folder: str, query: str, policy: str | None = None, hits: int = 10) 
             f"{', '.join(current.policies)}"
         )
     gallery = store.read(current.policies[label])
-    source: Source = build_component(settings.source)
-    stream = build_stream(source.read(), settings.stream)
-    side = "image" if os.path.isfile(query) else "text"
+    stream = read_stream(settings)
+    side = _side_of(query)
     asked = _query_pairs(query, side)
     shards = [shard for shard in gallery.shards if shard.side != side]
     if not shards:
@@ -103,6 +104,14 @@ def ask_run(folder: str, query: str, policy: str | None = None, hits: int = 10) 
     parts = [_routed(settings, stream, gallery, shard, asked, side) for shard in shards]
     merged = merge_hits(search_shards(parts, hits), hits)
     return _answers(stream, shards, merged.ids[0].tolist(), merged.scores[0].tolist())
+
+
+def _side_of(query: str) -> str:
+    if os.path.isfile(query):
+        return "image"
+    if query.lower().endswith((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")):
+        raise DataError(f"image file {query} is missing; expected a file, or a text; check the path")
+    return "text"
 
 
 def _query_pairs(query: str, side: str) -> Pairs:
@@ -128,13 +137,13 @@ def _routed(
     model = build_model(settings.model, facts_of(stream.pairs), settings.seed)
     if isinstance(model.inputs().reader(side), Features):
         raise DataError(
-            f"model {settings.model.name} takes feature vectors, so a raw {side} cannot be encoded; expected a run whose model reads "
-            "pixels and captions, such as model tiny; search that run"
+            f"model {settings.model.name} takes feature vectors, so a raw {side} cannot be encoded; expected a run whose model "
+            "reads pixels and captions, such as model tiny; search that run"
         )
     model.load_state_dict(read_weights(job.checkpoint(made[route["version"]])))
     vector_1D = encode_rows(model.eval(), asked, side, np.zeros(1, dtype=np.int64), 1, torch.device("cpu"))
     for name in route["maps"]:
-        vector_1D = LinearMap.from_bytes(storage.read_bytes(storage.join(settings.out, "gallery", name))).apply(vector_1D)
+        vector_1D = read_map(storage.join(settings.out, "gallery"), name).apply(vector_1D)
     backend: Backend = build_component(settings.backend)
     index = open_shard(storage.join(settings.out, "gallery"), shard, backend)
     return RoutedShard(index, vector_1D, Calibration(route["mean"], route["sd"]))

@@ -16,9 +16,6 @@ import pyarrow.parquet as pq
 from cmcl_ray import storage
 from cmcl_ray.components import build_component
 from cmcl_ray.data.images import facts_of
-from cmcl_ray.data.sources.base import Source
-from cmcl_ray.data.stream import TaskStream, build_stream
-from cmcl_ray.errors import StageError
 from cmcl_ray.evaluate.scores import CostRow, ScoreRow, table_bytes
 from cmcl_ray.index.backends.base import Backend
 from cmcl_ray.index.gallery import GalleryVersion
@@ -26,10 +23,11 @@ from cmcl_ray.logs import Display
 from cmcl_ray.models.base import ModelVersion, build_model
 from cmcl_ray.policies.base import GalleryPolicy
 from cmcl_ray.report.page import write_report
+from cmcl_ray.run.beginning import check_out, read_stream, write_beginning
 from cmcl_ray.run.engine import Engine, RunContext
 from cmcl_ray.run.galleries import Galleries, UpdateCost
 from cmcl_ray.run.scoring import Scorer
-from cmcl_ray.run.settings import RunSettings, check_out
+from cmcl_ray.run.settings import RunSettings
 from cmcl_ray.train.checkpoints import read_checkpoint
 
 
@@ -46,29 +44,6 @@ class RunResult:
     report: str
 
 
-def read_stream(settings: RunSettings) -> TaskStream:
-    """Read a run's data, cut it into tasks, and leave stream.json and the rejected rows in the run's folder.
-
-    Raises:
-        DataError: the data cannot be used.
-        StageError: the folder holds a run of other data.
-    """
-    source: Source = build_component(settings.source)
-    stream = build_stream(source.read(), settings.stream)
-    path = storage.join(settings.out, "stream.json")
-    if storage.exists(path) and storage.read_json(path)["fingerprint"] != stream.fingerprint:
-        raise StageError(
-            f"the data has fingerprint {stream.fingerprint}, but {path} was written for {storage.read_json(path)['fingerprint']}: "
-            "the dataset changed since this run began; give another folder (out=...) or remove it"
-        )
-    storage.write_json(path, stream.manifest)
-    if stream.rejected.num_rows:
-        sink = pa.BufferOutputStream()
-        pq.write_table(stream.rejected, sink)
-        storage.write_bytes(storage.join(settings.out, "rejected.parquet"), sink.getvalue().to_pybytes())
-    return stream
-
-
 def run_continual(settings: RunSettings, engine: Engine, display: Display) -> RunResult:
     """Run a whole continual stream: train, index, query, evaluate, report.
 
@@ -83,11 +58,12 @@ def run_continual(settings: RunSettings, engine: Engine, display: Display) -> Ru
     Raises:
         CmclError: anything a user can put right; the text says how.
     """
-    engine.check(settings)
     check_out(settings)
+    engine.check(settings)
     stream = read_stream(settings)
-    # A model that does not fit the data is refused here, before a cluster starts.
+    # A model that does not fit the data is refused here, before anything is written.
     build_model(settings.model, facts_of(stream.pairs), settings.seed)
+    write_beginning(settings, stream)
     rejected = f", {stream.rejected.num_rows} rows set aside (rejected.parquet)" if stream.rejected.num_rows else ""
     display.message(f"{settings.label} seed {settings.seed}: {len(stream.tasks)} tasks, {len(stream.pairs)} pairs{rejected}")
     backend: Backend = build_component(settings.backend)

@@ -8,7 +8,7 @@ import torch
 
 from cmcl_ray import storage
 from cmcl_ray.components import ComponentSpec
-from cmcl_ray.data.images import describe_inputs, facts_of
+from cmcl_ray.data.images import facts_of
 from cmcl_ray.data.pairs import Pairs, Rows
 from cmcl_ray.data.stream import TaskStream
 from cmcl_ray.index.embeddings import EmbeddingKey, rows_digest

@@ -60,7 +60,7 @@ class BuildRequest:
 class Engine(ABC):
     """Where the work of a run happens. Every verb leaves its results in the run's folder and skips what is there already."""
 
-    def check(self, settings: RunSettings) -> None:
+    def check(self, settings: RunSettings) -> None:  # noqa: B027  # may be left out
         """Refuse what this engine can never do, before anything is read or started."""
 
     @abstractmethod
@@ -87,5 +87,5 @@ class Engine(ABC):
     def close(self) -> None:
         """End the run's work; what the engine started for itself stays for the next run."""
 
-    def shutdown(self) -> None:
+    def shutdown(self) -> None:  # noqa: B027  # may be left out
         """Stop all this engine started."""

@@ -16,7 +16,7 @@ from cmcl_ray import storage
 from cmcl_ray.data.order import permutation
 from cmcl_ray.data.pairs import Pairs, Rows
 from cmcl_ray.data.stream import Task
-from cmcl_ray.errors import VersionError
+from cmcl_ray.errors import IntegrityError, VersionError
 from cmcl_ray.index.embeddings import Embeddings, EmbeddingStore
 from cmcl_ray.index.gallery import GalleryStore, GalleryVersion
 from cmcl_ray.index.search import Calibration
@@ -65,6 +65,20 @@ def sample(rows: Rows, count: int, *position: int) -> Rows:
     return rows if len(rows) <= count else np.sort(rows[permutation(len(rows), *position)[:count]])
 
 
+def read_map(gallery: str, name: str) -> LinearMap:
+    """Read a fitted map of a gallery by its name in a route.
+
+    Raises:
+        IntegrityError: the file is missing or damaged; the text names it.
+    """
+    path = storage.join(gallery, name)
+    data = storage.read_bytes(path)
+    try:
+        return LinearMap.from_bytes(data)
+    except Exception as error:  # zip and array readers raise whatever broken bytes lead them to
+        raise IntegrityError(f"map {path} is damaged ({error}); expected an .npz file; remove it and run again") from None
+
+
 class Galleries:
     """The galleries of a run, one for each policy.
 
@@ -93,7 +107,6 @@ class Galleries:
         Returns:
             The committed gallery version, and what it cost.
         """
-        begun = time.monotonic()
         newest, ids = len(versions) - 1, [version.id for version in versions]
         shards: list[Shard] = []
         passes = written = 0
@@ -120,7 +133,6 @@ class Galleries:
             facts={"routes": routes, "versions": {version.id: version.task for version in versions}},
         )
         self._store.commit(gallery)
-        del begun
         return gallery, UpdateCost(embed_s + time.monotonic() - begun_fit, passes, fit_passes, written)
 
     def read(self, gallery_id: str) -> GalleryVersion:
@@ -174,7 +186,7 @@ class Galleries:
         return f"maps/{name}", 2 * len(rows)
 
     def _calibration(self, shard: Shard, version: ModelVersion) -> tuple[Calibration, int]:
-        """Learn a shard's score scale from training queries of its own task, each shard on the kind of queries it is meant for."""
+        """Learn a shard's score scale from training queries of its own task: the kind of queries it is meant for."""
         task = self._context.stream.tasks[shard.task]
         side = _OTHER[shard.side]
         count = self._context.settings.evaluate.calibration_queries
@@ -208,5 +220,5 @@ class Galleries:
         embedded = self._engine.embed([self.request(version, _OTHER[shard.side], task.test) for task in tasks])
         vectors_QD = np.concatenate([part.vectors for part in embedded])
         for name in route["maps"]:
-            vectors_QD = LinearMap.from_bytes(storage.read_bytes(storage.join(self._context.gallery, name))).apply(vectors_QD)
+            vectors_QD = read_map(self._context.gallery, name).apply(vectors_QD)
         return vectors_QD

@@ -6,7 +6,7 @@ over the stored vectors. Q queries of all tasks so far, D embedding width.
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from cmcl_ray import storage
 from cmcl_ray.data.images import Pixels
 from cmcl_ray.data.pairs import Pairs, Rows
 from cmcl_ray.data.stream import Task
@@ -226,8 +225,3 @@ def thumbnail(pairs: Pairs, row: int) -> str | None:
     stream = io.BytesIO()
     Image.fromarray(pixels.transpose(1, 2, 0)).save(stream, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def write_stage(folder: str, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
-    """Write the results of scoring one task, the manifest last."""
-    storage.commit(folder, files, facts)

@@ -1,19 +1,20 @@
 """The settings of a run: the config held against every constructor before anything starts."""
 
+import math
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cmcl_ray import __version__, storage
-from cmcl_ray.components import ComponentSpec, build_settings, check_component, convert
+from cmcl_ray.components import ComponentSpec, build_component, build_settings, check_component, convert
 from cmcl_ray.config import config_root, load_config, with_changes
 from cmcl_ray.data.stream import StreamSettings
-from cmcl_ray.errors import ConfigError, StageError, did_you_mean
+from cmcl_ray.errors import ConfigError, did_you_mean
 from cmcl_ray.train.settings import TrainSettings
 
 # Sections that say where and under which name a run happens, not what it computes: they are not part of its digest.
-_PLACES = ("engine", "out", "label", "compare", "seeds", "data")
+PLACES = ("engine", "out", "label", "compare", "seeds", "data")
 _SECTIONS = (
     "seed", "out", "label", "data", "stream", "model", "loss", "strategies", "train", "index", "policies", "evaluate", "engine",
     "compare", "seeds",
@@ -60,8 +61,9 @@ class EvaluateSettings:
         """Refuse unknown directions and lists too short to read a recall from."""
         if not self.directions or set(self.directions) - {"t2i", "i2t"}:
             raise ValueError(f"directions is {list(self.directions)}; expected t2i, i2t or both")
-        if self.hits < 11:
-            raise ValueError(f"hits is {self.hits}; expected at least 11")
+        for name, least in (("hits", 11), ("samples", 0), ("calibration_queries", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,9 @@ def settings_from(config: Mapping[str, Any]) -> RunSettings:
         config: as load_config returns it.
 
     Raises:
-        ConfigError: an unknown key, a wrong type or a missing value, each named with its path.
+        ConfigError: an unknown key, a wrong type, a missing value, or one a constructor refuses; each named with its path.
     """
+    _refuse_not_finite(config, "")
     for key in config:
         if key not in _SECTIONS:
             raise ConfigError(
@@ -151,9 +154,9 @@ def settings_from(config: Mapping[str, Any]) -> RunSettings:
     label = str(config.get("label") or "+".join(_mapping(config, "strategies")) or "finetune")
     settings = RunSettings(
         config=config,
-        run_id=storage.digest_of({key: value for key, value in config.items() if key not in _PLACES}),
+        run_id="",
         label=label,
-        seed=convert(config.get("seed", 0), int, "seed"),
+        seed=_seed(config.get("seed", 0)),
         out=storage.absolute(convert(_present(config, "out"), str, "out")),
         source=source,
         stream=build_settings(StreamSettings, stream, "stream"),
@@ -171,12 +174,32 @@ def settings_from(config: Mapping[str, Any]) -> RunSettings:
     )
     if not settings.policies:
         raise ConfigError("policies is empty; expected at least one gallery policy; add policies: {keep: {}}")
-    for spec in (settings.source, settings.loss, settings.backend, settings.engine, *settings.strategies.values()):
-        check_component(spec)
-    for spec in settings.policies.values():
-        check_component(spec)
+    check_component(settings.engine)
     check_component(settings.model, runtime=("facts",))
-    return settings
+    # A constructor may refuse what its types allow, and it costs nothing to ask: nothing is read or started before use.
+    for spec in (settings.source, settings.loss, settings.backend, *settings.strategies.values(), *settings.policies.values()):
+        build_component(spec)
+    # Last, since only a checked config is sure to have a digest.
+    return replace(settings, run_id=storage.digest_of({key: value for key, value in config.items() if key not in PLACES}))
+
+
+def _refuse_not_finite(value: Any, path: str) -> None:
+    """Refuse numbers that no setting means and no JSON file can hold."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _refuse_not_finite(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            _refuse_not_finite(item, f"{path}[{number}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path} is {value}; expected a finite number; correct it")
+
+
+def _seed(value: Any) -> int:
+    seed = int(convert(value, int, "seed"))
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed is {seed}; expected a whole number from 0 to 2**63 - 1; correct it")
+    return seed
 
 
 def _present(config: Mapping[str, Any], key: str) -> Any:
@@ -234,42 +257,3 @@ def runs_of(path: str, overrides: tuple[str, ...] | list[str] = ()) -> list[RunS
                 settings_from({**changed, "label": str(label), "seed": seed, "out": storage.join(out, str(label), f"seed{seed}")})
             )
     return runs
-
-
-def check_out(settings: RunSettings) -> None:
-    """Check that a run's folder is empty or was begun by the same run, and write run.json where it is new.
-
-    Raises:
-        StageError: the folder belongs to a run of another config.
-    """
-    path = storage.join(settings.out, "run.json")
-    if storage.exists(path):
-        found = storage.read_json(path)
-        if found.get("run_id") != settings.run_id:
-            raise StageError(
-                f"folder {settings.out} holds run {found.get('run_id')} of another config ({_difference(found, settings)}); this "
-                f"config is run {settings.run_id}; give another folder (out=...) or remove it"
-            )
-        return
-    storage.write_json(path, settings.describe())
-
-
-def _difference(found: Mapping[str, Any], settings: RunSettings) -> str:
-    """Name the first key in which two configs differ."""
-
-    def walk(left: Any, right: Any, path: str) -> str | None:
-        if isinstance(left, Mapping) and isinstance(right, Mapping):
-            for key in sorted({*left, *right}):
-                inside = walk(left.get(key), right.get(key), f"{path}.{key}" if path else str(key))
-                if inside:
-                    return inside
-            return None
-        return None if left == right else f"{path}: {left!r} there, {right!r} here"
-
-    places = {key: None for key in _PLACES}
-    return walk({**found.get("config", {}), **places}, {**settings.config, **places}, "") or "another version of the config"
-
-
-__all__ = [
-    "EvaluateSettings", "IndexSettings", "RunSettings", "check_out", "package_versions", "runs_of", "settings_from",
-]  # fmt: skip

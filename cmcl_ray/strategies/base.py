@@ -15,7 +15,6 @@ right on any number of workers. In the order they run::
     strategy.state_dict()                         # into the checkpoint
 """
 
-from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -86,8 +85,8 @@ class Step:
     outputs: Outputs
 
 
-class Strategy(ABC):
-    """A continual method. Every hook may be left out; a strategy with none is plain fine-tuning."""
+class Strategy:
+    """A continual method. No hook is abstract: what is left out does nothing, and a strategy with none is plain fine-tuning."""
 
     def first_weights(self) -> Literal["previous", "initial"]:
         """Say which weights a task starts from: those of the task before, or the first ones of the run."""

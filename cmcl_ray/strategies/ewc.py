@@ -9,7 +9,7 @@ from torch import distributed
 from cmcl_ray.data.order import permutation
 from cmcl_ray.models.base import branch_of
 from cmcl_ray.strategies.base import State, Step, Strategy, StrategyContext
-from cmcl_ray.strategies.mathematics.fisher import Estimator, normalised_per_branch, squared_gradients
+from cmcl_ray.strategies.mathematics.fisher import Estimator, held_weights, normalised_per_branch, squared_gradients
 
 # Keeps the draw of anchors apart from the draws of the order.
 _ANCHORS = 11
@@ -27,7 +27,7 @@ class EWC(Strategy):
         normalise: divide the importance by its mean inside each branch when a task is added, so that one branch's gradient
             scale does not decide which of them is held.
         decay: factor on the old importance when a task is added, in [0, 1]; 1 keeps all of it.
-        anchors: pairs the importance is taken from, at least fisher_batch.
+        anchors: pairs the importance is taken from, at least fisher_batch; rounded down to whole batches.
         fisher_batch: pairs in an importance batch. The Fisher information of a contrastive loss depends on the number of
             negatives, so this is a setting of its own, independent of the training batch and of the number of workers.
         estimator: per_anchor (exact) or anchor_side (each anchor through its own row only); see mathematics/fisher.py.
@@ -87,7 +87,7 @@ class EWC(Strategy):
         rows = context.task.train
         order = permutation(len(rows), context.seed, _ANCHORS, context.task.index)
         picked = rows[np.resize(order, self._batches * self._fisher_batch)].reshape(self._batches, self._fisher_batch)
-        total = {name: torch.zeros_like(weight) for name, weight in context.model.named_parameters() if weight.requires_grad}
+        total = {name: torch.zeros_like(weight) for name, weight in held_weights(context.model).items()}
         for batch_rows in picked[context.rank :: context.size]:
             for name, value in squared_gradients(context.model, context.read(batch_rows), self._estimator).items():
                 total[name] += value
@@ -99,7 +99,7 @@ class EWC(Strategy):
             importance = normalised_per_branch(importance)
         old = self._importance
         self._importance = {name: self._decay * old[name] + value if name in old else value for name, value in importance.items()}
-        self._anchor = {name: weight.detach().clone() for name, weight in context.model.named_parameters() if name in importance}
+        self._anchor = {name: weight.clone() for name, weight in held_weights(context.model).items()}
 
     def state_dict(self) -> State:
         """Return importance and anchor."""

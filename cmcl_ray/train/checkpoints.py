@@ -4,6 +4,7 @@ Tensors go to safetensors, the rest to JSON, and the manifest with checksums com
 and the one that ends a task have the same form; nothing is pickled.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,6 @@ from typing import Any
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-
-import json
 
 from cmcl_ray import storage
 from cmcl_ray.errors import IntegrityError
@@ -54,7 +53,6 @@ def write_checkpoint(folder: str, checkpoint: Checkpoint) -> None:
         "state.json": _json({"optimizer": optimizer_rest, "strategies": strategy_rest}),
         "metrics.json": _json(checkpoint.metrics),
     }
-    storage.remove(storage.join(folder, storage.MANIFEST))
     storage.commit(folder, files, {"position": checkpoint.position})
 
 
@@ -69,7 +67,7 @@ def read_checkpoint(folder: str) -> Checkpoint:
     state = json.loads(storage.read_checked(folder, "state.json", manifest))
     return Checkpoint(
         model=tensors["model"],
-        position=manifest["position"],
+        position=_position(folder, manifest),
         optimizer=unflatten(tensors["optimizer"], state["optimizer"]),
         strategies=unflatten(tensors["strategies"], state["strategies"]),
         best=tensors["best"],
@@ -87,8 +85,21 @@ def read_weights(folder: str) -> dict[str, torch.Tensor]:
 
 
 def read_position(folder: str) -> dict[str, Any]:
-    """Read where a checkpoint stands, without its tensors."""
-    position: dict[str, Any] = storage.read_manifest(folder)["position"]
+    """Read where a checkpoint stands, without its tensors.
+
+    Raises:
+        IntegrityError: there is no manifest, or it is not one of a checkpoint.
+    """
+    return _position(folder, storage.read_manifest(folder))
+
+
+def _position(folder: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    position = manifest.get("position")
+    if not isinstance(position, dict) or "step" not in position:
+        raise IntegrityError(
+            f"manifest {storage.join(folder, storage.MANIFEST)} has position {position!r}; expected where training stood; remove "
+            "the folder and run again"
+        )
     return position
 
 
@@ -120,13 +131,18 @@ def flatten(state: Any) -> tuple[dict[str, torch.Tensor], Any]:
             tensors[path] = value
             return {_TENSOR: path}
         if isinstance(value, Mapping):
-            return {str(key): walk(item, f"{path}/{key}") for key, item in value.items()}
+            return {str(key): walk(item, f"{path}/{_escaped(str(key))}") for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [walk(item, f"{path}/{number}") for number, item in enumerate(value)]
         return value
 
     rest = walk(state, "")
     return tensors, rest
+
+
+def _escaped(key: str) -> str:
+    # As in JSON pointers: a key with a slash must not meet the path of a nested one.
+    return key.replace("~", "~0").replace("/", "~1")
 
 
 def unflatten(tensors: Mapping[str, torch.Tensor], rest: Any) -> Any:

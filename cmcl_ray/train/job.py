@@ -47,6 +47,10 @@ class FitJob:
         """Return the folder of the checkpoint that ends a task."""
         return storage.join(self.folder(task), "checkpoint")
 
+    def progress(self, task: int) -> str:
+        """Return the folder of the checkpoints inside a task, there only while it is trained."""
+        return storage.join(self.folder(task), "progress")
+
     def is_done(self, task: int) -> bool:
         """Tell whether a task's checkpoint is whole."""
         return storage.has_manifest(self.checkpoint(task))

@@ -6,6 +6,7 @@ same bits as an undisturbed one.
 
 import contextlib
 import logging
+import math
 import resource
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from cmcl_ray.data.feed import Batch, Decode, Feed, LocalDecode
 from cmcl_ray.data.images import facts_of
 from cmcl_ray.data.order import check_batch
 from cmcl_ray.data.pairs import Rows
-from cmcl_ray.errors import CmclError
+from cmcl_ray.errors import CmclError, ConfigError
 from cmcl_ray.models.base import DualEncoder, ModelVersion, Outputs, build_model, weights_id
 from cmcl_ray.models.losses.base import Loss, match
 from cmcl_ray.strategies.base import Step, Strategy, StrategyContext
@@ -53,10 +54,16 @@ def fit_task(
         The version the task ended with; the same on every rank.
 
     Raises:
-        CheckpointError: as read_checkpoint.
-        ConfigError: the global batch does not divide over the workers.
+        IntegrityError: a checkpoint this task starts from is missing or damaged.
+        ConfigError: the global batch does not divide over the workers, or best weights are wanted of a task without validation
+            pairs.
+        CmclError: a loss is not finite.
     """
-    if not job.is_done(task):
+    if job.is_done(task):
+        if world.is_leader:
+            # A kill may have come between the checkpoint and this.
+            storage.remove(job.progress(task))
+    else:
         if job.train.threads:
             torch.set_num_threads(job.train.threads)
         fit = _TaskFit(job, task, world, decode, progress)
@@ -72,6 +79,11 @@ class _TaskFit:
 
     def __init__(self, job: FitJob, task: int, world: World, decode: Decode | None, progress: Progress) -> None:
         pairs = job.stream.pairs
+        if job.train.keep == "best" and not len(job.stream.tasks[task].val):
+            raise ConfigError(
+                f"train.keep is best, but task {job.stream.tasks[task].name} has no validation pairs; expected some; give the "
+                "stream a val split (stream.splits.val_share) or set train.keep=last"
+            )
         self.job, self.world, self.progress, self.settings = job, world, progress, job.train
         self.task = job.stream.tasks[task]
         self.model: DualEncoder = build_model(job.model, facts_of(pairs), job.seed).to(world.device)
@@ -115,7 +127,7 @@ class _TaskFit:
             strategy.start(self.context)
 
     def _latest_progress(self) -> str | None:
-        folder = storage.join(self.job.folder(self.task.index), "progress")
+        folder = self.job.progress(self.task.index)
         whole = [name for name in storage.list_names(folder) if storage.has_manifest(storage.join(folder, name))]
         # All ranks must start at one step, also where a file system shows a new folder to some of them first.
         name = self.world.from_leader(whole[-1] if whole else None)
@@ -128,7 +140,9 @@ class _TaskFit:
             strategy.load_state_dict(left.strategies[label])
         self.step = left.position["step"]
         self.wall_s = left.position["wall_s"]
-        self.best_loss, self.best = left.position["best_loss"] or float("inf"), left.best
+        self.best = left.best
+        if self.best:
+            self.best_loss = left.position["best_loss"]
         self.metrics = left.metrics
         logger.info("task %s goes on at step %d of %d", self.task.name, self.step, self.plan.steps)
 
@@ -151,7 +165,7 @@ class _TaskFit:
 
     def _one_step(self, forward: torch.nn.Module, batch: Batch) -> None:
         # Dropout reads the global generator: seeded by position, it needs no place in the checkpoint.
-        torch.manual_seed(_mix(self.job.seed, _STEP, self.task.index, self.step, self.world.rank))
+        self._seed(_mix(self.job.seed, _STEP, self.task.index, self.step, self.world.rank))
         set_rate(self.optimizer, rate_at(self.step, self.plan.steps, self.settings))
         with self._autocast():
             outputs = Outputs(*forward(batch.image, batch.text))
@@ -171,8 +185,15 @@ class _TaskFit:
         if self.step % self.settings.log_every == 0 or self.step == self.plan.steps:
             self._log(terms)
 
-    def _task_loss(self, batch: Batch, outputs: Outputs) -> torch.Tensor:
-        matched = match(outputs.image_raw, outputs.text_raw, batch.image_id, batch.task, self.cross_task)
+    def _seed(self, seed: int) -> None:
+        if self.world.device.type == "cpu":
+            # torch.manual_seed writes down the call stack for GPUs that may come later: 0.3 ms a step.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
+
+    def _task_loss(self, batch: Batch, outputs: Outputs, over_ranks: bool = True) -> torch.Tensor:
+        matched = match(outputs.image_raw, outputs.text_raw, batch.image_id, batch.task, self.cross_task, over_ranks)
         return self.loss(matched, outputs.logit_scale)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -197,11 +218,7 @@ class _TaskFit:
         step_s = (now - self.logged) / max(1, steps)
         self.logged, self.logged_step = now, self.step
         line = dict(zip(terms, values, strict=True))
-        if not all(value == value and abs(value) != float("inf") for value in values):
-            raise CmclError(
-                f"the loss of task {self.task.name} is not finite at step {self.step}: {line}; expected finite terms; "
-                "lower train.lr or the strength of the strategy whose term broke"
-            )
+        self._refuse_not_finite(line)
         line |= {
             "task": self.task.index,
             "step": self.step,
@@ -211,23 +228,27 @@ class _TaskFit:
         self.metrics.append(line)
         self.progress(self.step, self.plan.steps, {"loss": values[0], "pairs/s": self.plan.global_batch / max(step_s, 1e-9)})
 
+    def _refuse_not_finite(self, losses: Mapping[str, float]) -> None:
+        if not all(math.isfinite(value) for value in losses.values()):
+            raise CmclError(
+                f"the loss of task {self.task.name} is not finite at step {self.step}: {dict(losses)}; expected finite terms; "
+                "lower train.lr or the strength of the strategy whose term broke"
+            )
+
     @torch.no_grad()
     def _keep_best(self) -> None:
         """Keep the weights if they are the best on the task's validation pairs so far."""
-        if not len(self.task.val):
-            raise CmclError(
-                f"train.keep is best, but task {self.task.name} has no validation pairs; expected some; give the stream a "
-                "val split (stream.splits.val_share) or set train.keep=last"
-            )
         self.model.eval()
         losses, counts = [], []
-        # Every rank goes through the same rows: the gather then adds only copies, which are no negatives.
-        for rows in torch.from_numpy(self.task.val).split(self.settings.batch_size):
-            batch = self._read(rows.numpy())
-            losses.append(self._task_loss(batch, self.model(batch.image, batch.text)) * len(rows))
+        # Every rank goes through the same rows, so the loss is that of one process.
+        for start in range(0, len(self.task.val), self.settings.batch_size):
+            rows = self.task.val[start : start + self.settings.batch_size]
+            batch = self._read(rows)
+            losses.append(self._task_loss(batch, self.model(batch.image, batch.text), over_ranks=False) * len(rows))
             counts.append(len(rows))
         self.model.train()
         loss = self.world.from_leader(float(torch.stack(losses).sum()) / sum(counts))
+        self._refuse_not_finite({"val/loss": loss})
         self.metrics.append({"task": self.task.index, "step": self.step, "val/loss": loss})
         if loss < self.best_loss:
             self.best_loss = loss
@@ -270,7 +291,7 @@ class _TaskFit:
         )
 
     def _save_progress(self) -> None:
-        folder = storage.join(self.job.folder(self.task.index), "progress")
+        folder = self.job.progress(self.task.index)
         name = f"step-{self.step:09d}"
         if self.world.is_leader:
             write_checkpoint(storage.join(folder, name), self._state())
@@ -292,7 +313,7 @@ class _TaskFit:
         state.best = {}
         if self.world.is_leader:
             write_checkpoint(self.job.checkpoint(self.task.index), state)
-            storage.remove(storage.join(self.job.folder(self.task.index), "progress"))
+            storage.remove(self.job.progress(self.task.index))
 
 
 def _mix(*position: int) -> int:

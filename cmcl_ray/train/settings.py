@@ -1,5 +1,6 @@
 """The settings of training."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,6 +52,11 @@ class TrainSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.batch_size < 2:
             raise ValueError(f"batch_size is {self.batch_size}; expected at least 2, since a pair alone has no negatives")
-        for name in ("lr", "weight_decay", "warmup_share", "final_lr_share", "clip_norm", "checkpoint_every_steps", "threads"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")
+        positive = ("lr", "weight_decay", "clip_norm", "checkpoint_every_steps", "checkpoint_every_minutes", "threads")
+        for name in positive:
+            # A value that is not a number fails every comparison.
+            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a finite value of at least 0")
+        for name in ("warmup_share", "final_lr_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a share from 0 to 1")

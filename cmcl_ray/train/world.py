@@ -1,10 +1,12 @@
 """Where a training process stands: its rank, how many there are, its device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import distributed
+
+from cmcl_ray.errors import ConfigError, ResourceError
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def is_leader(self) -> bool:
@@ -56,7 +58,18 @@ class World:
 
 
 def choose_device(device: str) -> torch.device:
-    """Return a device by name; ``auto`` takes the GPU Ray or the launcher gave this process, else the CPU."""
-    if device != "auto":
-        return torch.device(device)
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    """Return a device by name; ``auto`` takes the GPU Ray or the launcher gave this process, else the CPU.
+
+    Raises:
+        ConfigError: there is no such device.
+        ResourceError: this process has no GPU.
+    """
+    if device == "auto":
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"device is '{device}'; expected auto, cpu or cuda; correct it") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ResourceError(f"device is '{device}', but this process sees no GPU; expected one; set device=auto or cpu")
+    return chosen

@@ -26,8 +26,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        (gradient,) = gradients
-        gradient = gradient.contiguous()
+        # A copy: autograd may hand the same tensor to another node, which must not see the sum over ranks.
+        gradient = gradients[0].clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(gradient)
         rank, _ = world()
         return gradient[rank * ctx.count : (rank + 1) * ctx.count]

@@ -29,7 +29,14 @@ class Matched:
     negative: torch.Tensor
 
 
-def match(image_raw: torch.Tensor, text_raw: torch.Tensor, code: torch.Tensor, task: torch.Tensor, cross_task: bool) -> Matched:
+def match(
+    image_raw: torch.Tensor,
+    text_raw: torch.Tensor,
+    code: torch.Tensor,
+    task: torch.Tensor,
+    cross_task: bool,
+    over_ranks: bool = True,
+) -> Matched:
     """Score this rank's pairs against those of all ranks.
 
     Args:
@@ -38,19 +45,22 @@ def match(image_raw: torch.Tensor, text_raw: torch.Tensor, code: torch.Tensor, t
         code: (B,) relevance codes; pairs of equal code are never negatives of each other.
         task: (B,) task of each pair.
         cross_task: whether pairs of different tasks are negatives of each other.
+        over_ranks: False scores them against each other alone, for rows that every rank goes through.
 
     Returns:
         Scores in float32, whatever the precision of the outputs.
     """
     image_BD = functional.normalize(image_raw.float(), dim=-1)
     text_BD = functional.normalize(text_raw.float(), dim=-1)
-    code_G = gather_constant(code)
+    image_GD, text_GD, code_G, task_G, rank = image_BD, text_BD, code, task, 0
+    if over_ranks:
+        image_GD, text_GD, rank = gather(image_BD), gather(text_BD), world()[0]
+        code_G, task_G = gather_constant(code), gather_constant(task)
     negative_BG = code[:, None] != code_G[None, :]
     if not cross_task:
-        negative_BG &= task[:, None] == gather_constant(task)[None, :]
-    rank, _ = world()
+        negative_BG &= task[:, None] == task_G[None, :]
     target_B = torch.arange(len(code), device=code.device) + rank * len(code)
-    return Matched(image_BD @ gather(text_BD).T, text_BD @ gather(image_BD).T, target_B, negative_BG)
+    return Matched(image_BD @ text_GD.T, text_BD @ image_GD.T, target_B, negative_BG)
 
 
 class Loss(ABC):

@@ -10,8 +10,8 @@ from cmcl_ray.models.losses.base import Loss, Matched
 class Triplet(Loss):
     """Hinge on how much a negative comes within a margin of the partner: over all negatives, or the hardest one.
 
-    L = mean_i [ A_j max(0, margin + s_ij - s_ii) + A_j max(0, margin + s_ji - s_ii) ], A = sum or max over negatives j; divided by
-    the batch, so that the strength of penalties beside it does not depend on the batch size.
+    L = mean_i [ A_j max(0, margin + s_ij - s_ii) + A_j max(0, margin + s_ji - s_ii) ], A = sum or max over negatives j; divided
+    by the batch, so that the strength of penalties beside it does not depend on the batch size.
 
     Args:
         margin: in cosine, > 0.

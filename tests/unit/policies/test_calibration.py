@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.policies.worlds import unit
 
 from cmcl_ray.errors import DataError, ShapeError
 from cmcl_ray.index.backends.exact import Exact
@@ -12,6 +11,7 @@ from cmcl_ray.index.hits import merge_hits
 from cmcl_ray.index.search import Calibration, RoutedShard, search_shards
 from cmcl_ray.policies.mathematics import calibration
 from cmcl_ray.policies.mathematics.calibration import fit_calibration
+from tests.unit.policies.worlds import unit
 
 
 @settings(max_examples=40, deadline=None)
@@ -76,7 +76,7 @@ def test_a_shard_of_another_scale_wins_or_loses_only_without_calibration():
         ids = merge_hits(search_shards(parts, 10), 10).ids
         return ids, 100 * (ids[1000:, 0] == np.arange(1000, 2000)).mean()
 
-    raw, raw_recall = second_task([RoutedShard(index, queries) for index in indexes])
+    _, raw_recall = second_task([RoutedShard(index, queries) for index in indexes])
     expected, best = second_task([RoutedShard(*part) for part in zip(plain, [queries] * 2, scales, strict=True)])
     calibrated = [RoutedShard(indexes[0], queries, scales[0]), RoutedShard(indexes[1], queries, scaled)]
     found, recall = second_task(calibrated)

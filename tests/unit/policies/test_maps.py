@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.unit.policies.worlds import known_recall, rotation, unit
 
 from cmcl_ray.errors import DataError, ShapeError
 from cmcl_ray.policies.mathematics.maps import LinearMap, compose, fit_map
+from tests.unit.policies.worlds import known_recall, rotation, unit
 
 KINDS = ["identity", "mean", "procrustes", "ridge", "affine"]
 DIM, COUNT = 6, 50
@@ -93,7 +93,8 @@ TRANSPORT = {
     ("rotation", 0.2): (94.5, 92.1, 99.2, 99.2, 99.2, 99.2),
     ("rotation", 0.6): (15.1, 13.8, 99.2, 99.2, 99.2, 99.2),
     ("linear", 0.6): (85.4, 78.7, 94.3, 95.4, 94.0, 94.4),
-    ("non-linear", 0.1): (29.6, 25.1, 73.7, 77.9, 72.1, 74.1),
+    # Given as 0.1 in the table this is taken from; the 0.3 of O29 gives its figures, 0.1 would leave the stale gallery at 95.
+    ("non-linear", 0.3): (29.6, 25.1, 73.7, 77.9, 72.1, 74.1),
 }
 COLUMNS = ("identity", "mean", "ridge", "procrustes", "affine")
 
@@ -129,8 +130,7 @@ def transport_row(kind, strength, seeds):
 
 @pytest.mark.parametrize(("kind", "strength"), list(TRANSPORT), ids=str)
 def test_transport_by_other_tasks_pairs(kind, strength):
-    found = transport_row(kind, strength, seeds=3)
-    print(kind, strength, found)
+    found = transport_row(kind, strength, seeds=5)
     best = max(("mean", "ridge", "procrustes", "affine"), key=lambda name: found[name])
     if kind == "translation":
         assert best == "mean"
@@ -139,4 +139,4 @@ def test_transport_by_other_tasks_pairs(kind, strength):
         assert best in ("ridge", "procrustes", "affine")
         assert found["mean"] < found["identity"]
     for name, expected in zip((*COLUMNS, "reindex"), TRANSPORT[kind, strength], strict=True):
-        assert found[name] == pytest.approx(expected, abs=12 if expected < 95 else 4), name
+        assert found[name] == pytest.approx(expected, abs=8 if expected <= 95 else 2), name

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from tests.unit.policies.worlds import known_recall, rotation, unit
 
 from cmcl_ray.index.shards import Shard
 from cmcl_ray.policies.bridge import Bridge
@@ -10,6 +9,7 @@ from cmcl_ray.policies.keep import Keep
 from cmcl_ray.policies.mathematics.maps import fit_map
 from cmcl_ray.policies.reindex import Reindex
 from cmcl_ray.policies.route import Route
+from tests.unit.policies.worlds import known_recall, rotation, unit
 
 DIM, COUNT, SEEDS = 64, 1000, 3
 VERSIONS = ["old", "new"]
