@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved runs, their median and spread, JSON lines, figures, and a plain process to compare with."""
+"""What the benchmarks share: interleaved runs, their median and spread, JSON lines, figures, a plain process to compare with."""
 
 import argparse
 import json
@@ -125,7 +125,9 @@ class PlainProcess:
         """Wait for the next answer."""
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
-            raise RuntimeError(f"the plain process ended with code {self._process.wait()}; expected an answer; see its error above")
+            raise RuntimeError(
+                f"the plain process ended with code {self._process.wait()}; expected an answer; see its text above"
+            )
         answer: dict[str, Any] = json.loads(line)
         return answer
 

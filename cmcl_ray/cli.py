@@ -42,7 +42,7 @@ def main(verbose: bool) -> None:
 @click.argument("config")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def run(config: str, overrides: tuple[str, ...]) -> None:
-    r"""Run a whole continual stream, or all runs a config compares.
+    """Run a whole continual stream, or all runs a config compares.
 
     The same command run again goes on where it stopped.
 
@@ -50,7 +50,7 @@ def run(config: str, overrides: tuple[str, ...]) -> None:
     Examples:
       cmcl run configs/run/demo.yaml
       cmcl run configs/run/demo.yaml engine=local out=runs/mine train.epochs=5
-    """
+    """  # noqa: D301  # \b keeps click from filling the lines
     from cmcl_ray.run.study import run_config
 
     display = logs.display_for(sys.stderr)
@@ -66,13 +66,13 @@ def run(config: str, overrides: tuple[str, ...]) -> None:
 @click.argument("runs", nargs=-1, required=True)
 @click.option("--out", default=".", show_default=True, help="Folder for report.html and report.md of several runs.")
 def report(runs: tuple[str, ...], out: str) -> None:
-    r"""Write the report of one run, or one that compares several.
+    """Write the report of one run, or one that compares several.
 
     \b
     Examples:
       cmcl report runs/demo/finetune/seed0
       cmcl report runs/demo/finetune/seed* runs/demo/replay/seed* --out runs/demo
-    """
+    """  # noqa: D301  # \b keeps click from filling the lines
     from cmcl_ray import storage
     from cmcl_ray.report.page import write_report
 
@@ -87,13 +87,13 @@ def report(runs: tuple[str, ...], out: str) -> None:
 @click.option("--policy", default=None, help="Gallery to ask, by the policy that keeps it; the live one unless given.")
 @click.option("-k", "hits", default=10, show_default=True, help="Hits shown.")
 def search(folder: str, query: str, policy: str | None, hits: int) -> None:
-    r"""Ask a run's gallery: a text finds images, an image file finds captions.
+    """Ask a run's gallery: a text finds images, an image file finds captions.
 
     \b
     Examples:
       cmcl search runs/demo/replay/seed0 "a small red circle at the top left"
       cmcl search runs/demo/replay/seed0 photo.png --policy reindex
-    """
+    """  # noqa: D301  # \b keeps click from filling the lines
     from cmcl_ray.run.asking import ask_run, render_answers
 
     click.echo(render_answers(ask_run(folder, query, policy, hits)))
@@ -102,13 +102,13 @@ def search(folder: str, query: str, policy: str | None, hits: int) -> None:
 @main.command()
 @click.argument("path", required=False)
 def doctor(path: str | None) -> None:
-    r"""Check Python, packages, Ray, GPU, faiss and a folder runs may be written to, and say what to do.
+    """Check Python, packages, Ray, GPU, faiss and a folder runs may be written to, and say what to do.
 
     \b
     Examples:
       cmcl doctor
       cmcl doctor runs/
-    """
+    """  # noqa: D301  # \b keeps click from filling the lines
     from cmcl_ray.run.doctor import diagnose
 
     findings = diagnose(path)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from PIL import Image
 
 from cmcl_ray import storage
-from cmcl_ray.data.pairs import Pairs, Rows
+from cmcl_ray.data.pairs import Pairs, Rows, take_rows
 from cmcl_ray.data.tokens import HashTokenizer
 from cmcl_ray.errors import DataError, IntegrityError
 
@@ -50,8 +50,9 @@ class Pixels:
             DataError: an image does not decode, or is not there.
         """
         columns = [name for name in ("image_id", "image", "image_uri") if name in pairs.images.column_names]
+        picked = pa.table({name: take_rows(pairs.images.column(name), rows) for name in columns})
         pixels = np.empty((len(rows), 3, self.size, self.size), dtype=np.uint8)
-        for position, stored in enumerate(pairs.images.select(columns).take(pa.array(rows)).to_pylist()):
+        for position, stored in enumerate(picked.to_pylist()):
             data = _encoded(stored)
             try:
                 pixels[position] = decode(data, self.size)
@@ -124,7 +125,7 @@ class Features:
             DataError: a row has no vector.
         """
         table, column = (pairs.images, "image_features") if self.side == "image" else (pairs.pairs, "text_features")
-        values = table.column(column).take(pa.array(rows)).combine_chunks()
+        values = take_rows(table.column(column), rows)
         if values.null_count:
             raise DataError(
                 f"{values.null_count} of {len(rows)} rows have no {column}; expected a vector in every row; give them one (zeros "

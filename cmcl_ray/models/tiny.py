@@ -32,7 +32,8 @@ class _ImageEncoder(nn.Module):
         """Map (B, 3, H, W) floats in [-1, 1] to (B, dim)."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
             pixels = functional.gelu(norm(layer(pixels)))
-        return self.head(functional.adaptive_avg_pool2d(pixels, 4).flatten(1))
+        outputs: torch.Tensor = self.head(functional.adaptive_avg_pool2d(pixels, 4).flatten(1))
+        return outputs
 
 
 class _Attention(nn.Module):
@@ -56,7 +57,8 @@ class _Attention(nn.Module):
         scores = (query @ key.transpose(-1, -2) / math.sqrt(key.shape[-1])).masked_fill(~present[:, None, None, :], -torch.inf)
         mixed = scores.softmax(-1) @ value
         words = words + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
-        return words + self.narrow(functional.gelu(self.widen(self.norm_after(words))))
+        outputs: torch.Tensor = words + self.narrow(functional.gelu(self.widen(self.norm_after(words))))
+        return outputs
 
 
 class _TextEncoder(nn.Module):
@@ -83,7 +85,8 @@ class _TextEncoder(nn.Module):
         for layer in self.layers:
             words = layer(words, present)
         weight = present.unsqueeze(-1)
-        return self.head((self.norm(words) * weight).sum(1) / weight.sum(1))
+        outputs: torch.Tensor = self.head((self.norm(words) * weight).sum(1) / weight.sum(1))
+        return outputs
 
 
 class Tiny(DualEncoder):
@@ -131,7 +134,8 @@ class Tiny(DualEncoder):
 
     def project_image(self, image: torch.Tensor) -> torch.Tensor:
         """Map (B, 3, H, W) uint8 to (B, dim)."""
-        return self.image_branch(image.to(self.image_branch.head.weight.dtype) / 127.5 - 1.0)  # type: ignore[no-any-return,union-attr]
+        outputs: torch.Tensor = self.image_branch(image.to(next(self.image_branch.parameters()).dtype) / 127.5 - 1.0)
+        return outputs
 
     def project_text(self, text: torch.Tensor) -> torch.Tensor:
         """Map (B, L, G) token ids to (B, dim)."""

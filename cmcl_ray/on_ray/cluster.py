@@ -94,8 +94,8 @@ def probe(address: str) -> None:
             return
     except (OSError, ValueError) as error:
         raise ResourceError(
-            f"no Ray cluster answers at {address} ({error}); expected host:port of a running head; start one with ray start --head, "
-            "or set engine.address=local"
+            f"no Ray cluster answers at {address} ({error}); expected host:port of a running head; start one with ray start "
+            "--head, or set engine.address=local"
         ) from None
 
 
@@ -139,9 +139,9 @@ def check_capacity(
     wanted = workers * worker_cpus + embedders * embedder_cpus + 1
     if wanted > found.cpus:
         raise ResourceError(
-            f"the cluster has {found.cpus:g} CPUs, but {workers} workers x {worker_cpus:g} + {embedders} embedders x {embedder_cpus:g} "
-            f"+ 1 for decoding ask for {wanted:g}; expected a request that fits; lower engine.num_workers, engine.worker_cpus or "
-            "engine.embedders, or add nodes"
+            f"the cluster has {found.cpus:g} CPUs, but {workers} workers x {worker_cpus:g} + {embedders} embedders x "
+            f"{embedder_cpus:g} + 1 for decoding ask for {wanted:g}; expected a request that fits; lower engine.num_workers, "
+            "engine.worker_cpus or engine.embedders, or add nodes"
         )
     if workers * worker_gpus > found.gpus or worker_gpus > found.node_gpus or worker_cpus > found.node_cpus:
         raise ResourceError(

@@ -1,11 +1,15 @@
 """The engine on Ray: Ray Data decodes, a worker or a Ray Train group fits, an actor pool embeds and builds."""
 
+import math
+import os
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import ray
 
 from cmcl_ray import storage
+from cmcl_ray.data.stream import TaskStream
 from cmcl_ray.errors import CmclError, ConfigError
 from cmcl_ray.index.embeddings import Embeddings, EmbeddingStore
 from cmcl_ray.index.hits import Hits
@@ -35,7 +39,7 @@ class RayEngine(Engine):
         decoders: decoding tasks at a time.
         max_failures: lost training workers a run survives.
         address: ``host:port``, ``auto`` or ``local``; null takes RAY_ADDRESS, else local.
-        num_cpus: logical CPUs of a cluster started here; null for the machine's.
+        num_cpus: logical CPUs of a cluster started here; null for the machine's, or as many as a small one needs.
         device: auto, cpu or cuda; for embedding (training has its own setting).
         verbose: print the lines of Ray's workers.
     """
@@ -62,6 +66,7 @@ class RayEngine(Engine):
         self._owns_ray = False
         self._pool: Pool | None = None
         self._fitting: Fitting | None = None
+        self._shared: tuple[TaskStream, list[Any]] | None = None
         if min(num_workers, embedders, decode_rows, decoders) < 1:
             raise ValueError(
                 f"num_workers, embedders, decode_rows and decoders are {num_workers}, {embedders}, {decode_rows} and {decoders}; "
@@ -72,13 +77,19 @@ class RayEngine(Engine):
         """Refuse what cannot be: a folder only this machine sees, and a request the cluster can never satisfy."""
         if settings.train.batch_size % self._workers.count:
             raise ConfigError(
-                f"train.batch_size is {settings.train.batch_size}, which {self._workers.count} workers cannot share equally; expected "
-                "a multiple of engine.num_workers; change one of them"
+                f"train.batch_size is {settings.train.batch_size}, which {self._workers.count} workers cannot share equally; "
+                "expected a multiple of engine.num_workers; change one of them"
             )
-        self._owns_ray = ensure_ray(self._address, self._num_cpus, self._verbose) or self._owns_ray
+        cpus = self._num_cpus or self._local_cpus()
+        self._owns_ray = ensure_ray(self._address, cpus, self._verbose) or self._owns_ray
         check_capacity(
             capacity(), self._workers.count, self._workers.cpus, self._workers.gpus, self._embedders, self._embedder_cpus
         )
+
+    def _local_cpus(self) -> int:
+        """Return logical CPUs for a cluster started here: the machine's, or on a small one as many as the processes reserve."""
+        wanted = self._workers.count * self._workers.cpus + self._embedders * self._embedder_cpus + 1
+        return max(os.cpu_count() or 1, math.ceil(wanted))
 
     def open(self, context: RunContext) -> None:
         """Share the stream with the cluster, start or reuse the pool, and begin training."""
@@ -86,7 +97,9 @@ class RayEngine(Engine):
         settings = context.settings
         self._context = context
         self._store = EmbeddingStore(storage.join(context.gallery, "embeddings"))
-        self._stream = [ray.put(context.stream)]
+        if self._shared is None or self._shared[0] is not context.stream:
+            self._shared = (context.stream, [ray.put(context.stream)])
+        self._stream = self._shared[1]
         self._monitor = Monitor.remote()
         job = context.job
         # The slow starts of both kinds of process overlap.
@@ -165,6 +178,7 @@ class RayEngine(Engine):
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+        self._shared = None
         if self._owns_ray:
             ray.shutdown()
             self._owns_ray = False

@@ -21,7 +21,7 @@ from cmcl_ray.index.hits import merge_hits
 from cmcl_ray.index.search import Calibration, RoutedShard, search_shards
 from cmcl_ray.index.shards import Shard, open_shard
 from cmcl_ray.models.base import build_model, encode_rows
-from cmcl_ray.run.beginning import read_stream
+from cmcl_ray.run.beginning import check_data, read_stream
 from cmcl_ray.run.galleries import read_map
 from cmcl_ray.run.settings import RunSettings, settings_from
 from cmcl_ray.train.checkpoints import read_weights
@@ -94,6 +94,7 @@ def ask_run(folder: str, query: str, policy: str | None = None, hits: int = 10) 
         )
     gallery = store.read(current.policies[label])
     stream = read_stream(settings)
+    check_data(settings, stream)
     side = _side_of(query)
     asked = _query_pairs(query, side)
     shards = [shard for shard in gallery.shards if shard.side != side]

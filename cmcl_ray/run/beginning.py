@@ -64,10 +64,17 @@ def read_stream(settings: RunSettings) -> TaskStream:
 
     Raises:
         DataError: the data cannot be used.
-        StageError: the folder holds a run of other data.
     """
     source: Source = build_component(settings.source)
-    stream = build_stream(source.read(), settings.stream)
+    return build_stream(source.read(), settings.stream)
+
+
+def check_data(settings: RunSettings, stream: TaskStream) -> None:
+    """Check that a run's folder is new or was begun with the same data.
+
+    Raises:
+        StageError: the folder holds a run of other data.
+    """
     path = storage.join(settings.out, "stream.json")
     begun = storage.read_json(path)["fingerprint"] if storage.exists(path) else stream.fingerprint
     if begun != stream.fingerprint:
@@ -75,7 +82,6 @@ def read_stream(settings: RunSettings) -> TaskStream:
             f"the data has fingerprint {stream.fingerprint}, but {path} was written for {begun}: the dataset changed since this "
             "run began; give another folder (out=...) or remove it"
         )
-    return stream
 
 
 def write_beginning(settings: RunSettings, stream: TaskStream) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from cmcl_ray import storage
 from cmcl_ray.components import build_component
 from cmcl_ray.data.images import facts_of
+from cmcl_ray.data.stream import TaskStream
 from cmcl_ray.evaluate.scores import CostRow, ScoreRow, table_bytes
 from cmcl_ray.index.backends.base import Backend
 from cmcl_ray.index.gallery import GalleryVersion
@@ -23,7 +25,7 @@ from cmcl_ray.logs import Display
 from cmcl_ray.models.base import ModelVersion, build_model
 from cmcl_ray.policies.base import GalleryPolicy
 from cmcl_ray.report.page import write_report
-from cmcl_ray.run.beginning import check_out, read_stream, write_beginning
+from cmcl_ray.run.beginning import check_data, check_out, read_stream, write_beginning
 from cmcl_ray.run.engine import Engine, RunContext
 from cmcl_ray.run.galleries import Galleries, UpdateCost
 from cmcl_ray.run.scoring import Scorer
@@ -38,19 +40,22 @@ class RunResult:
     Args:
         out: its folder.
         report: path of the HTML page.
+        stream: what it ran over.
     """
 
     out: str
     report: str
+    stream: TaskStream
 
 
-def run_continual(settings: RunSettings, engine: Engine, display: Display) -> RunResult:
+def run_continual(settings: RunSettings, engine: Engine, display: Display, known: TaskStream | None = None) -> RunResult:
     """Run a whole continual stream: train, index, query, evaluate, report.
 
     Args:
         settings: of the run.
         engine: where the work happens.
         display: where stages tell how far they are.
+        known: the stream, where a run of the same data has read it already.
 
     Returns:
         Where the results lie.
@@ -60,12 +65,15 @@ def run_continual(settings: RunSettings, engine: Engine, display: Display) -> Ru
     """
     check_out(settings)
     engine.check(settings)
-    stream = read_stream(settings)
+    stream = known or read_stream(settings)
+    check_data(settings, stream)
     # A model that does not fit the data is refused here, before anything is written.
     build_model(settings.model, facts_of(stream.pairs), settings.seed)
     write_beginning(settings, stream)
     rejected = f", {stream.rejected.num_rows} rows set aside (rejected.parquet)" if stream.rejected.num_rows else ""
     display.message(f"{settings.label} seed {settings.seed}: {len(stream.tasks)} tasks, {len(stream.pairs)} pairs{rejected}")
+    if settings.train.threads:
+        torch.set_num_threads(settings.train.threads)
     backend: Backend = build_component(settings.backend)
     context = RunContext(settings, stream, backend, display)
     engine.open(context)
@@ -74,7 +82,7 @@ def run_continual(settings: RunSettings, engine: Engine, display: Display) -> Ru
     finally:
         engine.close()
     html, _ = write_report(settings.out, [settings.out])
-    return RunResult(settings.out, html)
+    return RunResult(settings.out, html, stream)
 
 
 class _Run:
@@ -97,6 +105,8 @@ class _Run:
                 self._score_task(task.index)
             galleries = storage.read_manifest(stage)["galleries"]
             self.current = {label: self.galleries.read(gallery) for label, gallery in galleries.items()}
+            for gallery in self.current.values():
+                self.galleries.mend(gallery.shards, self.versions)
         self._join()
 
     def _stage(self, task: int) -> str:

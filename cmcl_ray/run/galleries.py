@@ -118,13 +118,14 @@ class Galleries:
             embedded = self._engine.embed([self.request(versions[newest], side, task.test) for task in tasks])
             requests = [BuildRequest(task.index, task.name, vectors) for task, vectors in zip(tasks, embedded, strict=True)]
             built = self._engine.build(requests)
+            self.mend(plan.keep, versions)
             shards += [*plan.keep, *built]
             passes += sum(len(vectors.ids) for vectors in embedded)
             embed_s += sum(float(vectors.facts["wall_s"]) for vectors in embedded)
             written += sum(int(entry["bytes"]) for shard in built for entry in shard.files.values())
         begun_fit = time.monotonic()
         shards.sort(key=lambda shard: (shard.side, shard.task))
-        routes, fit_passes = self._routes(policy, shards, versions)
+        routes, fit_passes = self._routes(policy, shards, versions, before)
         gallery = GalleryVersion(
             shards=tuple(shards),
             parent=before.id if before else None,
@@ -139,6 +140,17 @@ class Galleries:
         """Read a committed gallery version."""
         return self._store.read(gallery_id)
 
+    def mend(self, shards: Sequence[Shard], versions: Sequence[ModelVersion]) -> None:
+        """Make anew what someone removed of shards, as the text of a damaged file tells them to; whole ones are left alone."""
+        by_id = {version.id: version for version in versions}
+        for shard in shards:
+            folders = storage.join("embeddings", shard.embeddings), shard.folder
+            if all(storage.has_manifest(storage.join(self._context.gallery, folder)) for folder in folders):
+                continue
+            task = self._context.stream.tasks[shard.task]
+            (embedded,) = self._engine.embed([self.request(by_id[shard.version], shard.side, task.test)])
+            self._engine.build([BuildRequest(task.index, task.name, embedded)])
+
     def point(self, current: Mapping[str, str], live: str) -> None:
         """Make gallery versions current, one for each policy, in one write."""
         self._store.set_current(current, live)
@@ -151,49 +163,63 @@ class Galleries:
         return sorted({GALLERY_SIDE[direction] for direction in self._context.settings.evaluate.directions})
 
     def _routes(
-        self, policy: GalleryPolicy, shards: Sequence[Shard], versions: Sequence[ModelVersion]
+        self, policy: GalleryPolicy, shards: Sequence[Shard], versions: Sequence[ModelVersion], before: GalleryVersion | None
     ) -> tuple[dict[str, Any], int]:
+        """Return how each shard is asked, and how many rows went through the network to learn it.
+
+        A route without maps stays right as long as it names the same version: it is taken over from the gallery before.
+        """
         ids = [version.id for version in versions]
         by_id = {version.id: version for version in versions}
+        known: Mapping[str, Any] = before.facts["routes"] if before else {}
         routes: dict[str, Any] = {}
-        passes = 0
+        requests: list[EmbedRequest] = []
         for shard in shards:
             route = policy.route(shard, ids)
+            old = known.get(shard.name)
+            if old and old["version"] == route.version and not old["maps"] and route.map_to is None:
+                routes[shard.name] = old
+                continue
             entry: dict[str, Any] = {"version": route.version, "maps": [], "mean": 0.0, "sd": 1.0}
-            for step in policy.map_steps(route, ids):
-                path, used = self._map(policy, _OTHER[shard.side], by_id[step[0]], by_id[step[1]])
+            for source, target in policy.map_steps(route, ids):
+                path, used = self._map(policy, _OTHER[shard.side], by_id[source], by_id[target])
                 entry["maps"].append(path)
-                passes += used
+                requests += used
             if route.calibrate:
-                calibration, used = self._calibration(shard, by_id[route.version])
+                calibration, request = self._calibration(shard, by_id[route.version])
                 entry |= {"mean": calibration.mean, "sd": calibration.sd}
-                passes += used
+                requests.append(request)
             routes[shard.name] = entry
-        return routes, passes
+        # Maps to several shards share the newest version's vectors: each request is work once.
+        once = {(request.version.id, request.side, request.rows.tobytes()): len(request.rows) for request in requests}
+        return routes, sum(once.values())
 
-    def _map(self, policy: GalleryPolicy, side: str, source: ModelVersion, target: ModelVersion) -> tuple[str, int]:
+    def _map(
+        self, policy: GalleryPolicy, side: str, source: ModelVersion, target: ModelVersion
+    ) -> tuple[str, list[EmbedRequest]]:
         """Fit a map from one version's space into another's on the own pairs of the source's task; stored by content."""
         task = self._context.stream.tasks[source.task]
         kind, count = policy.map_kind, policy.fit_pairs
         rows = sample(
             rows_of_side(self._context.stream.pairs, task.train, side), count, self._context.settings.seed, _FIT, task.index
         )
+        requests = [EmbedRequest(source, side, rows), EmbedRequest(target, side, rows)]
         name = f"{kind}-{side}-{source.id}-{target.id}-{storage.digest_of(rows.tolist(), 8)}.npz"
         path = storage.join(self._context.gallery, "maps", name)
         if not storage.exists(path):
-            old, new = self._engine.embed([EmbedRequest(source, side, rows), EmbedRequest(target, side, rows)])
+            old, new = self._engine.embed(requests)
             storage.write_bytes(path, fit_map(kind, old.vectors, new.vectors).to_bytes())
-        return f"maps/{name}", 2 * len(rows)
+        return f"maps/{name}", requests
 
-    def _calibration(self, shard: Shard, version: ModelVersion) -> tuple[Calibration, int]:
+    def _calibration(self, shard: Shard, version: ModelVersion) -> tuple[Calibration, EmbedRequest]:
         """Learn a shard's score scale from training queries of its own task: the kind of queries it is meant for."""
         task = self._context.stream.tasks[shard.task]
         side = _OTHER[shard.side]
         count = self._context.settings.evaluate.calibration_queries
         rows = rows_of_side(self._context.stream.pairs, task.train, side)
-        rows = sample(rows, count, self._context.settings.seed, _CALIBRATE, task.index)
-        (background,) = self._engine.embed([EmbedRequest(version, side, rows)])
-        return fit_calibration(background.vectors, self.vectors(shard).vectors), len(rows)
+        request = EmbedRequest(version, side, sample(rows, count, self._context.settings.seed, _CALIBRATE, task.index))
+        (background,) = self._engine.embed([request])
+        return fit_calibration(background.vectors, self.vectors(shard).vectors), request
 
     def vectors(self, shard: Shard) -> Embeddings:
         """Return the stored vectors a shard was built from."""

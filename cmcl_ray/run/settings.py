@@ -241,9 +241,9 @@ def runs_of(path: str, overrides: tuple[str, ...] | list[str] = ()) -> list[RunS
     """
     config = load_config(path, overrides)
     compare = _mapping(config, "compare")
-    seeds = convert(config.get("seeds") or [config.get("seed", 0)], list[int], "seeds")
     if not compare and not config.get("seeds"):
         return [settings_from(config)]
+    seeds = convert(config["seeds"], list[int], "seeds") if config.get("seeds") else [_seed(config.get("seed", 0))]
     root = config_root(path)
     out = storage.absolute(convert(_present(config, "out"), str, "out"))
     base = {key: value for key, value in config.items() if key not in ("compare", "seeds")}

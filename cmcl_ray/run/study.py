@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from cmcl_ray import storage
 from cmcl_ray.components import build_component
+from cmcl_ray.data.stream import TaskStream
 from cmcl_ray.logs import Display
 from cmcl_ray.report.page import write_report
 from cmcl_ray.report.runs import load_run
 from cmcl_ray.report.text import render_policy_table
-from cmcl_ray.run.continual import run_continual
+from cmcl_ray.run.continual import RunResult, run_continual
 from cmcl_ray.run.engine import Engine
 from cmcl_ray.run.settings import RunSettings, runs_of
 
@@ -42,8 +43,14 @@ def run_config(path: str, overrides: Sequence[str], display: Display) -> StudyRe
     """
     runs = runs_of(path, list(overrides))
     engine: Engine = build_component(runs[0].engine)
+    results: list[RunResult] = []
+    streams: dict[str, TaskStream] = {}
     try:
-        results = [run_continual(settings, engine, display) for settings in runs]
+        for settings in runs:
+            # Runs that are compared mostly share their data: it is read once.
+            data = storage.digest_of([settings.source.name, settings.source.params, settings.config["stream"]])
+            results.append(run_continual(settings, engine, display, streams.get(data)))
+            streams = {data: results[-1].stream}
     finally:
         engine.shutdown()
     folders = [result.out for result in results]

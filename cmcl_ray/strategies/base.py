@@ -3,9 +3,10 @@
 A hook returns its contribution (rows, loss terms, gradients, weights) and the loop applies it, so strategies compose and stay
 right on any number of workers. In the order they run::
 
-    strategy.load_state_dict(...)                 # what finish of the task before, or a progress checkpoint, left
+    strategy.load_state_dict(...)                 # what the task before left
     requests = strategy.rows(stream, task)        # rows that join the task's own
     strategy.start(context)
+    strategy.load_state_dict(...)                 # after a kill: what the progress checkpoint holds
     for step:
         loss = task loss + sum(strategy.terms(context, outputs))
         gradients = strategy.after_backward(context, gradients)
@@ -121,4 +122,4 @@ class Strategy:
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Take back what state_dict returned."""
+        """Take back what state_dict returned; its tensors are on the model's device."""

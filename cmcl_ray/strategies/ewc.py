@@ -66,11 +66,6 @@ class EWC(Strategy):
         self._importance: dict[str, torch.Tensor] = {}
         self._anchor: dict[str, torch.Tensor] = {}
 
-    def start(self, context: StrategyContext) -> None:
-        """Move what is remembered to the model's device."""
-        self._importance = {name: value.to(context.device) for name, value in self._importance.items()}
-        self._anchor = {name: value.to(context.device) for name, value in self._anchor.items()}
-
     def terms(self, context: StrategyContext, step: Step) -> Mapping[str, torch.Tensor]:
         """Return the penalty of the current weights."""
         if not self._importance:

@@ -111,7 +111,7 @@ class _TaskFit:
             before = read_checkpoint(self.job.checkpoint(self.task.index - 1))
             self.parent = before.position["version"]
             for label, strategy in self.strategies.items():
-                strategy.load_state_dict(before.strategies[label])
+                strategy.load_state_dict(self._on_device(before.strategies[label]))
             if all(strategy.first_weights() == "previous" for strategy in self.strategies.values()):
                 self.model.load_state_dict(before.model)
         requests = [request for strategy in self.strategies.values() if (request := strategy.rows(self.job.stream, self.task))]
@@ -120,11 +120,20 @@ class _TaskFit:
         check_batch(self.plan, self.world.size)
         self.optimizer = make_optimizer(self.model, self.settings)
         self.begun = time.monotonic()
+        # Before a resume: a strategy sees the weights the task starts from, also where it goes on in the middle.
+        for strategy in self.strategies.values():
+            strategy.start(self.context)
         folder = self._latest_progress()
         if folder is not None:
             self._resume(read_checkpoint(folder))
-        for strategy in self.strategies.values():
-            strategy.start(self.context)
+
+    def _on_device(self, state: Any) -> Any:
+        """Return a strategy's state with its tensors where the model is."""
+        if isinstance(state, torch.Tensor):
+            return state.to(self.world.device)
+        if isinstance(state, Mapping):
+            return {key: self._on_device(value) for key, value in state.items()}
+        return [self._on_device(value) for value in state] if isinstance(state, list) else state
 
     def _latest_progress(self) -> str | None:
         folder = self.job.progress(self.task.index)
@@ -137,7 +146,7 @@ class _TaskFit:
         self.model.load_state_dict(left.model)
         self.optimizer.load_state_dict(_optimizer_state(left.optimizer, self.optimizer))
         for label, strategy in self.strategies.items():
-            strategy.load_state_dict(left.strategies[label])
+            strategy.load_state_dict(self._on_device(left.strategies[label]))
         self.step = left.position["step"]
         self.wall_s = left.position["wall_s"]
         self.best = left.best

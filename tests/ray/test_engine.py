@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cmcl_ray.errors import ConfigError, ResourceError
+from cmcl_ray.errors import CmclError, ConfigError, ResourceError
 from cmcl_ray.logs import Silent
 from cmcl_ray.on_ray.cluster import Capacity, check_capacity, probe
 from cmcl_ray.run.study import run_config
@@ -82,7 +82,7 @@ def test_two_workers_give_the_losses_of_one(local: Path, tmp_path: Path, ray_ses
 def test_an_impossible_request_is_refused_with_numbers(tmp_path: Path, ray_session: str) -> None:
     with pytest.raises(ResourceError, match=r"the cluster has 4 CPUs, but 8 workers x 1 .* ask for 9.5"):
         run_config(CONFIG, [*SMALL, "engine=ray", "engine.num_workers=8", f"out={tmp_path}"], Silent())
-    with pytest.raises(ConfigError, match="train.batch_size is 16, which 3 workers cannot share equally"):
+    with pytest.raises(ConfigError, match=r"train\.batch_size is 16, which 3 workers cannot share equally"):
         run_config(CONFIG, [*SMALL, "engine=ray", "engine.num_workers=3", f"out={tmp_path}"], Silent())
 
 
@@ -97,7 +97,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def in_second_task(out: Path, step: int) -> bool:
     """Tell whether the second task has a progress checkpoint at a step or later, and is not done."""
     names = sorted(path.parent.name for path in out.glob("tasks/01_*/progress/step-*/manifest.json"))
-    return bool(names) and int(names[-1].removeprefix("step-")) >= step and not list(out.glob("tasks/01_*/checkpoint/manifest.json"))
+    if not names or list(out.glob("tasks/01_*/checkpoint/manifest.json")):
+        return False
+    return int(names[-1].removeprefix("step-")) >= step
 
 
 @pytest.mark.ray
@@ -141,12 +143,12 @@ def test_a_killed_worker_goes_on_to_the_same_bits(undisturbed: dict[str, str], t
 @pytest.mark.ray
 def test_a_killed_member_of_a_group_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     found = {}
+    step = random.Random(os.getpid() + 2).randrange(7, 100)
     for name in ("undisturbed", "killed"):
         out = tmp_path / name
         process = processes.start([CONFIG, *LONG, "engine=ray", *ON_TWO, f"out={out}"], tmp_path / f"{name}.log")
         try:
             if name == "killed":
-                step = random.Random(os.getpid() + 2).randrange(7, 100)
                 processes.wait_for(lambda out=out: in_second_task(out, step), process, tmp_path / f"{name}.log")
                 processes.kill_below(process.pid, "ray::RayTrainWorker")
             assert process.wait(timeout=300) == 0, (tmp_path / f"{name}.log").read_text()
@@ -159,21 +161,19 @@ def test_a_killed_member_of_a_group_goes_on_to_the_same_bits(tmp_path: Path) -> 
 
 @pytest.mark.ray
 def test_an_error_in_a_worker_reaches_the_user_as_one_text(tmp_path: Path, ray_session: str) -> None:
-    from cmcl_ray.errors import CmclError
-
     with pytest.raises(CmclError, match="the loss of task poster is not finite at step"):
         run_config(CONFIG, [*SMALL, "engine=ray", "train.lr=1e30", "train.clip_norm=0", f"out={tmp_path}"], Silent())
 
 
 def test_a_dead_address_is_refused_at_once() -> None:
-    with pytest.raises(ResourceError, match="no Ray cluster answers at 127.0.0.1:1 .*; expected host:port of a running head"):
+    with pytest.raises(ResourceError, match=r"no Ray cluster answers at 127\.0\.0\.1:1 .*; expected host:port of a running head"):
         probe("127.0.0.1:1")
 
 
 def test_requests_are_held_against_the_cluster() -> None:
     found = Capacity(cpus=4, gpus=1, node_cpus=2, node_gpus=1)
     check_capacity(found, workers=2, worker_cpus=1, worker_gpus=0.5, embedders=1, embedder_cpus=1)
-    with pytest.raises(ResourceError, match="the cluster has 1 GPUs"):
+    with pytest.raises(ResourceError, match=r"the cluster has 1 GPUs"):
         check_capacity(found, workers=2, worker_cpus=1, worker_gpus=1, embedders=1, embedder_cpus=0)
     with pytest.raises(ResourceError, match="2 CPUs on one node"):
         check_capacity(found, workers=1, worker_cpus=3, worker_gpus=0, embedders=1, embedder_cpus=0)

@@ -167,16 +167,16 @@ def val_loss(job: FitJob, weights: dict[str, torch.Tensor]) -> float:
 
 def test_the_best_weights_on_validation_pairs_are_kept(featured: TaskStream, tmp_path: Path) -> None:
     """Features say nothing here, so training overfits: an earlier epoch is best, and its weights are what is kept."""
-    job = tiny_job(tmp_path, featured, keep="best", epochs=5, lr=0.05)
+    job = tiny_job(tmp_path, featured, keep="best", epochs=40, lr=0.02)
     fit_task(job, 0, World())
     losses = [line["val/loss"] for line in lines_of(job, 0) if "val/loss" in line]
-    assert len(losses) == 5
-    assert min(losses) < losses[-1]
+    assert len(losses) == 40
+    assert min(losses) < losses[-1] - 0.1
     left = read_checkpoint(job.checkpoint(0))
     assert left.position["best_loss"] == min(losses)
     assert val_loss(job, left.model) == pytest.approx(min(losses), rel=1e-5)
     assert left.best == {}
-    last = tiny_job(tmp_path / "last", featured, epochs=5, lr=0.05)
+    last = tiny_job(tmp_path / "last", featured, epochs=40, lr=0.02)
     fit_task(last, 0, World())
     assert val_loss(last, read_weights(last.checkpoint(0))) == pytest.approx(losses[-1], rel=1e-5)
 

@@ -10,7 +10,7 @@ from tests.unit.train.ranks import train
 
 STRATEGIES = {"replay": REPLAY, "ewc": EWC}
 # 4 batches of 16 new rows an epoch, so 28 steps a task.
-SETTINGS = {"epochs": 7, "keep": "best", "checkpoint_every_steps": 7, "lr": 0.001}
+SETTINGS = {"epochs": 7, "keep": "best", "checkpoint_every_steps": 7, "lr": 0.0005}
 
 
 @pytest.fixture(scope="module")
