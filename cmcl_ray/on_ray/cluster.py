@@ -4,10 +4,13 @@ Facts behind the choices (Ray 2.60): a dead address makes ``ray.init`` wait two 
 stays on, because without it stopped trainers leak placement groups; usage statistics are off.
 """
 
+import contextlib
 import logging
 import os
+import secrets
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 
@@ -66,6 +69,7 @@ def ensure_ray(address: str | None, num_cpus: int | None, verbose: bool) -> bool
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     level = logging.INFO if verbose else logging.ERROR
     if address == "local":
+        provide_token()
         ray.init(
             address="local",
             num_cpus=num_cpus,
@@ -80,6 +84,27 @@ def ensure_ray(address: str | None, num_cpus: int | None, verbose: bool) -> bool
         ray.init(address=address, log_to_driver=verbose, logging_level=level)
     quiet_data()
     return True
+
+
+def provide_token() -> None:
+    """Give a cluster started here a token of its own where Ray could not write one: it would die without a word of help."""
+    if (
+        any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+        or os.environ.get("RAY_AUTH_MODE") == "disabled"
+    ):
+        return
+    folder = Path(os.path.expanduser("~"))
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        return
+    # Ray writes the token as readable as the umask allows; a secret is its owner's alone.
+    token = folder / ".ray" / "auth_token"
+    if not token.exists():
+        token.parent.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            handle = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w", encoding="ascii") as stream:
+                stream.write(secrets.token_hex(32))
 
 
 def probe(address: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from cmcl_ray.errors import CmclError, ConfigError, ResourceError
 from cmcl_ray.logs import Silent
-from cmcl_ray.on_ray.cluster import Capacity, check_capacity, probe
+from cmcl_ray.on_ray.cluster import Capacity, check_capacity, ensure_ray, probe, provide_token
 from cmcl_ray.run.study import run_config
 from tests.ray import processes
 
@@ -168,6 +168,42 @@ def test_an_error_in_a_worker_reaches_the_user_as_one_text(tmp_path: Path, ray_s
 def test_a_dead_address_is_refused_at_once() -> None:
     with pytest.raises(ResourceError, match=r"no Ray cluster answers at 127\.0\.0\.1:1 .*; expected host:port of a running head"):
         probe("127.0.0.1:1")
+
+
+def test_a_local_cluster_has_a_token_only_its_owner_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    provide_token()
+    token = tmp_path / ".ray" / "auth_token"
+    assert token.stat().st_mode & 0o077 == 0
+    first = token.read_text()
+    assert len(first) == 64
+    provide_token()
+    assert token.read_text() == first
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    monkeypatch.setenv("HOME", str(tmp_path / "absent"))
+    provide_token()
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+
+
+def test_a_local_cluster_keeps_its_dashboard_on_loopback(ray_session_off: list[dict[str, object]]) -> None:
+    """Without the dashboard stopped trainers leak placement groups (an upstream fault), so ours is always there."""
+    assert ensure_ray("local", 3, verbose=False)
+    (options,) = ray_session_off
+    assert options["include_dashboard"] is True
+    assert options["dashboard_host"] == "127.0.0.1"
+    assert options["num_cpus"] == 3
+
+
+@pytest.fixture
+def ray_session_off(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """Record how Ray would be started, without starting it."""
+    calls: list[dict[str, object]] = []
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda **options: calls.append(options))
+    return calls
 
 
 def test_requests_are_held_against_the_cluster() -> None:

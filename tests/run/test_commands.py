@@ -13,7 +13,7 @@ import pytest
 from cmcl_ray import __version__
 from cmcl_ray.run import doctor
 from tests.run.conftest import Command
-from tests.run.tiny import CONFIG, tiny_stream, write_config
+from tests.run.tiny import tiny_stream, write_config
 
 
 def answers(output: str) -> list[tuple[int, float, str, str, str]]:

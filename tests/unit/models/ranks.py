@@ -52,7 +52,7 @@ def train_once(name: str, loss: str, cross: bool) -> dict[str, torch.Tensor]:
     return {"loss": mean / size, **found}
 
 
-def match_codes() -> dict[str, torch.Tensor]:
+def match_codes() -> dict[str, Any]:
     """Return this rank's mask and targets beside the pair rows of rows and columns."""
     rank, size = world()
     batch = part_of(whole_batch("shared_1"), rank, size)
@@ -64,6 +64,7 @@ def match_codes() -> dict[str, torch.Tensor]:
         "negative": matched.negative,
         "target": matched.target,
         "scores": matched.image_to_text,
+        "alone": match(image, text, batch.image_id, batch.task, True, over_ranks=False).__dict__,
     }
 
 

@@ -55,6 +55,11 @@ def test_equal_codes_are_no_negatives_across_ranks_and_targets_are_the_own_partn
             for j, column in enumerate(columns):
                 assert bool(codes["negative"][i, j]) == (CODES[row] != CODES[column])
                 assert float(codes["scores"][i, j]) == (row == column)
+        # Rows that every rank goes through are scored against each other alone.
+        alone = codes["alone"]
+        assert alone["target"].tolist() == list(range(len(rows)))
+        assert torch.equal(alone["image_to_text"], torch.eye(len(rows)))
+        assert alone["negative"].tolist() == [[CODES[row] != CODES[column] for column in rows] for row in rows]
     assert sorted(seen) == list(range(len(CODES)))
     assert len(set(CODES)) < len(CODES)
     assert len(set(TASKS)) == 2
