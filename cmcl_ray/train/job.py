@@ -82,7 +82,8 @@ def plan_task(stream: TaskStream, task: Task, requests: Sequence[RowRequest], se
         rows=own,
         memory=np.unique(np.concatenate([request.rows for request in memory])) if memory else np.empty(0, dtype=np.int64),
         batch_size=settings.batch_size,
-        memory_batch=round(settings.batch_size * sum(request.share or 0.0 for request in memory)),
+        # A share too small for one row would silently turn replay off.
+        memory_batch=max(1, round(settings.batch_size * sum(request.share or 0.0 for request in memory))) if memory else 0,
         epochs=settings.epochs,
         seed=seed,
         task=task.index,

@@ -160,7 +160,8 @@ class _TaskFit:
     def train(self) -> None:
         """Go through the steps that are left."""
         self.model.train()
-        forward = DistributedDataParallel(self.model) if self.world.size > 1 else self.model
+        # Buffers are equal on all ranks by construction: sending them at every step would be for nothing.
+        forward = DistributedDataParallel(self.model, broadcast_buffers=False) if self.world.size > 1 else self.model
         self.saved = self.logged = time.monotonic()
         self.logged_step = self.step
         for batch in self.feed.batches(self.plan, self.world.rank, self.world.size, self.step):

@@ -55,7 +55,8 @@ def match(
     image_GD, text_GD, code_G, task_G, rank = image_BD, text_BD, code, task, 0
     if over_ranks:
         image_GD, text_GD, rank = gather(image_BD), gather(text_BD), world()[0]
-        code_G, task_G = gather_constant(code), gather_constant(task)
+        # One collective for both.
+        code_G, task_G = gather_constant(torch.stack([code, task], dim=1)).unbind(1)
     negative_BG = code[:, None] != code_G[None, :]
     if not cross_task:
         negative_BG &= task[:, None] == task_G[None, :]
