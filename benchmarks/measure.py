@@ -90,6 +90,14 @@ def environment(**sizes: Any) -> dict[str, Any]:
     return {**sizes, "cores": os.cpu_count(), "processor": processor(), "load": load, "versions": package_versions()}
 
 
+def equal_priority() -> None:
+    """Let Ray's workers run at the priority of other processes; to be called before Ray starts.
+
+    Ray lowers it (niceness 15): on a busy machine a ratio would then say how busy it is.
+    """
+    os.environ["RAY_worker_niceness"] = "0"
+
+
 def processor() -> str:
     """Return the model of the processor, as far as the system tells."""
     try:

@@ -1,7 +1,8 @@
 """What training under Ray costs: our loop in a worker of the Ray engine against a plain PyTorch loop, in pairs a second.
 
 Both start from the same weights and go over the same decoded batches with the same number of torch threads; the plain loop has
-them ready as tensors. The first window of steps is left out on both sides, and with it the start of processes and the decoding.
+them ready as tensors, and its process keeps freed memory as our workers do (on_ray/memory.py): what is compared is the loop. The
+first window of steps is left out on both sides, and with it the start of processes and the decoding.
 """
 
 import math
@@ -21,6 +22,7 @@ from cmcl_ray.data.images import facts_of
 from cmcl_ray.index.backends.base import Backend
 from cmcl_ray.logs import Silent
 from cmcl_ray.models.base import build_model
+from cmcl_ray.on_ray.memory import keep_freed_memory
 from cmcl_ray.run.beginning import read_stream
 from cmcl_ray.run.engine import RunContext
 from cmcl_ray.run.settings import RunSettings, settings_from
@@ -119,6 +121,7 @@ class RayFit:
         settings = settings_of(threads, 1, 1)
         self._stream = read_stream(settings)
         self._backend: Backend = build_component(settings.backend)
+        measure.equal_priority()
         self._engine = build_component(settings.engine)
         self._engine.check(settings)
 
@@ -189,6 +192,7 @@ def main() -> int:
     """Run the benchmark."""
     wanted = measure.arguments(__doc__.splitlines()[0])
     if wanted.plain:
+        keep_freed_memory()
         return measure.answer_requests(plain_run)
     results = [compare(1, 4, 2)] if wanted.quick else [compare(threads, 20, 5) for threads in (1, 2)]
     return measure.conclude(results, wanted)

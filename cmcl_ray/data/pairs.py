@@ -68,8 +68,9 @@ def take_rows(column: pa.ChunkedArray, rows: Rows) -> pa.Array:
     """
     if column.num_chunks == 1:
         return column.chunk(0).take(pa.array(rows))
-    order = np.argsort(rows, kind="stable")
-    ascending = rows[order]
+    # Rows mostly come in order; sorting and putting back would copy every value once more.
+    sort = None if (rows[1:] >= rows[:-1]).all() else np.argsort(rows, kind="stable")
+    ascending = rows if sort is None else rows[sort]
     parts, start, first = [], 0, 0
     for chunk in column.chunks:
         last = int(np.searchsorted(ascending, start + len(chunk)))
@@ -79,7 +80,7 @@ def take_rows(column: pa.ChunkedArray, rows: Rows) -> pa.Array:
     if first < len(rows):
         raise IndexError(f"row {ascending[-1]} is outside of a column of {start} rows; expected 0 to {start - 1}; ask for others")
     joined = pa.concat_arrays(parts) if parts else pa.array([], column.type)
-    return joined.take(pa.array(np.argsort(order, kind="stable")))
+    return joined if sort is None else joined.take(pa.array(np.argsort(sort, kind="stable")))
 
 
 def make_pairs(pairs: pa.Table, images: pa.Table) -> Pairs:

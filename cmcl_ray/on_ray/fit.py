@@ -21,6 +21,7 @@ from cmcl_ray.data.stream import TaskStream
 from cmcl_ray.errors import CmclError
 from cmcl_ray.models.base import build_model
 from cmcl_ray.on_ray.decode import RayDecode
+from cmcl_ray.on_ray.memory import keep_freed_memory
 from cmcl_ray.train.job import FitJob
 from cmcl_ray.train.loop import fit_task
 from cmcl_ray.train.world import World
@@ -96,6 +97,7 @@ def fit_all(remote: RemoteJob) -> None:
 
 def _fit_and_tell(remote: RemoteJob) -> None:
     """Train all tasks; the text of an error a user can put right reaches the driver before the error does."""
+    keep_freed_memory()
     try:
         fit_all(remote)
     except CmclError as error:
@@ -122,6 +124,7 @@ class Fitting:
         self._remote = remote
         self._failure: BaseException | None = None
         self._stop: Callable[[], None] = lambda: None
+        self._stopped = False
         self._thread = threading.Thread(target=self._run, name="cmcl-fit", daemon=True)
         self._thread.start()
 
@@ -166,9 +169,14 @@ class Fitting:
         while True:
             actor = ray.remote(_Trainer).options(**options).remote()
             self._stop = lambda actor=actor: ray.kill(actor)
+            if self._stopped:
+                ray.kill(actor)
+                return
             try:
                 ray.get(actor.run.remote(self._remote))
             except ray.exceptions.RayActorError as error:
+                if self._stopped:
+                    return
                 lost += 1
                 if lost > workers.max_failures:
                     raise CmclError(
@@ -207,6 +215,8 @@ class Fitting:
     def stop(self) -> None:
         """Stop training; what is not in a checkpoint is lost."""
         if self._thread.is_alive():
+            # Said first, or the worker killed here would be taken for a lost one and started anew.
+            self._stopped = True
             self._stop()
             self._thread.join(timeout=10)
 

@@ -15,6 +15,7 @@ from cmcl_ray.index.backends.base import Backend
 from cmcl_ray.index.embeddings import EmbeddingKey, EmbeddingStore
 from cmcl_ray.index.shards import Shard, build_shard
 from cmcl_ray.models.base import ModelVersion
+from cmcl_ray.on_ray.memory import keep_freed_memory
 from cmcl_ray.run.embedding import Embedder
 
 # Work handed to an actor ahead of time, so that it never waits for the driver.
@@ -25,6 +26,7 @@ class _Worker:
     """One process of the pool."""
 
     def __init__(self) -> None:
+        keep_freed_memory()
         self._embedder: Embedder | None = None
 
     def open(self, stream: list[Any], settings: dict[str, Any], store: str) -> None:

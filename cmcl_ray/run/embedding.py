@@ -84,4 +84,7 @@ class Embedder:
 
 def unique_requests(requests: Sequence[EmbedRequest], keys: Sequence[EmbeddingKey]) -> dict[EmbeddingKey, EmbedRequest]:
     """Return each request once, in order of first appearance."""
-    return {key: request for key, request in reversed(list(zip(keys, requests, strict=True)))}
+    unique: dict[EmbeddingKey, EmbedRequest] = {}
+    for key, request in zip(keys, requests, strict=True):
+        unique.setdefault(key, request)
+    return unique

@@ -11,16 +11,16 @@ from tests.golden.golden import KEPT, figures
 def test_the_tiny_run_computes_what_it_did(tmp_path: Path) -> None:
     """Losses and scores within 1e-4 of those kept.
 
-    Not to the last bit: another CPU or release of torch adds in another order, and what that does to a weight grows over the 24
-    steps to some 1e-6. Ranks do not move by so little unless two scores stand that close; where one does, look at it
-    before new figures are kept.
+    Not to the last bit: another CPU or release of torch adds in another order, and what that does to a loss grows over the 72
+    steps to some 1e-6. A rank moves by so little only where two scores stand that close; where one does, look at it before new
+    figures are kept.
     """
     kept, found = json.loads(KEPT.read_text()), figures(tmp_path)
     for kind in ("losses", "scores"):
         assert found[kind].keys() == kept[kind].keys()
         moved = {name: (value, kept[kind][name]) for name, value in found[kind].items() if abs(value - kept[kind][name]) > 1e-4}
         assert moved == {}
-    assert len(kept["losses"]) == 3 * 8 + 2 * 8
+    assert len(kept["losses"]) == 3 * 24 + 2 * 24
     assert len(kept["scores"]) == 5 * 6 * 2 * 2 * 5
 
 
@@ -28,7 +28,7 @@ def test_the_figures_kept_are_of_a_run_that_learns() -> None:
     """A golden run at chance would notice little."""
     kept = json.loads(KEPT.read_text())
     losses = [value for name, value in kept["losses"].items() if name.startswith("task 0 ")]
-    assert losses[-1] < losses[0] - 0.3
+    assert losses[-1] < losses[0] - 1
     own = [kept["scores"][f"reindex known t2i {task} {task} mrr"] for task in range(3)]
     # Guessing among 12 images gives a mean reciprocal rank of 0.259.
     assert sum(own) / 3 > 0.3

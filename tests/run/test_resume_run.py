@@ -93,7 +93,7 @@ def test_stopped_before_its_writes(finished: Path, tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(storage, "write_bytes", write)
     path = write_config(tmp_path, tmp_path / "out")
-    tries = go_on_until_done(path, lambda attempt: left.__setitem__(0, 1 + attempt % 7 + 2 * attempt), most=60)
+    tries = go_on_until_done(path, lambda attempt: left.__setitem__(0, 1 + attempt % 7 + 4 * attempt), most=60)
     assert tries > 10
     assert without_report(tmp_path / "out") == without_report(finished)
 

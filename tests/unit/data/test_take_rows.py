@@ -3,12 +3,13 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmcl_ray.data.pairs import take_rows
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=6), st.data())
 def test_rows_come_in_the_order_asked_for_however_the_column_is_cut(lengths, data):
     values = [f"v{i}" for i in range(sum(lengths))]

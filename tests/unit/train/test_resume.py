@@ -108,7 +108,7 @@ def goes_on_to_the_same_end(job: FitJob, expected: Mapping[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("model", ["tiny", "dropout"])
-@pytest.mark.parametrize("step", [1, 4, 5, STEPS])
+@pytest.mark.parametrize("step", [2, 4, STEPS])
 def test_after_any_step(
     request: pytest.FixtureRequest, undisturbed: Undisturbed, tmp_path: Path, name: str, model: str, step: int
 ) -> None:
