@@ -95,7 +95,7 @@ def equal_priority() -> None:
 
     Ray lowers it (niceness 15): on a busy machine a ratio would then say how busy it is.
     """
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # the name is spelled so
 
 
 def processor() -> str:

@@ -119,6 +119,25 @@ def test_seeds_differ_by_position() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
+def test_dropout_is_drawn_anew_at_every_step(featured: TaskStream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generator stands elsewhere at every step of a run, and at the same places in a run that is repeated."""
+    plain, runs = loop.rate_at, []
+    for name in ("one", "two"):
+        seeds: list[int] = []
+
+        def watched(*arguments: Any, seeds: list[int] = seeds) -> float:
+            seeds.append(torch.initial_seed())
+            return plain(*arguments)
+
+        monkeypatch.setattr(loop, "rate_at", watched)
+        job = tiny_job(tmp_path / name, featured)
+        for task in (0, 1):
+            fit_task(job, task, World())
+        runs.append(seeds)
+    assert len(runs[0]) == len(set(runs[0])) == 8 + 8
+    assert runs[0] == runs[1]
+
+
 def test_small_windows_of_rows_change_nothing(stream: TaskStream, trained: FitJob, tmp_path: Path) -> None:
     """A cache too small for the task decodes it window by window, to the same weights."""
     job = tiny_job(tmp_path, stream, {"replay": REPLAY, "ewc": EWC}, epochs=4, cache_bytes=50_000)
