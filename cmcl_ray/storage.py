@@ -201,6 +201,8 @@ def seal(folder: str, listed: Mapping[str, Mapping[str, Any]], facts: Mapping[st
         The manifest as stored.
     """
     manifest = {**(facts or {}), "files": {name: dict(entry) for name, entry in listed.items()}}
+    # Facts in a manifest are read like any file: a flipped bit in them must not go unseen either.
+    manifest["digest"] = digest_of(manifest)
     write_json(join(folder, MANIFEST), manifest)
     return manifest
 
@@ -215,6 +217,12 @@ def read_manifest(folder: str) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise IntegrityError(
             f"manifest {join(folder, MANIFEST)} lists no files; expected an object with 'files'; remove the folder and run again"
+        )
+    found = digest_of({key: value for key, value in manifest.items() if key != "digest"})
+    if manifest.get("digest") != found:
+        raise IntegrityError(
+            f"manifest {join(folder, MANIFEST)} is damaged: its content has digest {found}, it says {manifest.get('digest')}; remove "
+            "the folder and run again to make it anew"
         )
     return manifest
 

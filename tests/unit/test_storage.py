@@ -258,3 +258,11 @@ def test_json_on_disk_is_for_people_too(tmp_path: Path) -> None:
     text = (tmp_path / "x.json").read_text()
     assert text == '{\n  "a": 2,\n  "b": 1\n}\n'
     assert json.loads(text) == {"a": 2, "b": 1}
+
+
+def test_a_changed_fact_in_a_manifest_is_refused(tmp_path: Path) -> None:
+    storage.commit(str(tmp_path), {"a": b"1"}, {"position": 7})
+    path = tmp_path / storage.MANIFEST
+    path.write_text(path.read_text().replace(": 7", ": 8"))
+    with pytest.raises(IntegrityError, match=r"manifest .*manifest\.json is damaged: its content has digest"):
+        storage.read_manifest(str(tmp_path))
