@@ -221,8 +221,8 @@ def read_manifest(folder: str) -> dict[str, Any]:
     found = digest_of({key: value for key, value in manifest.items() if key != "digest"})
     if manifest.get("digest") != found:
         raise IntegrityError(
-            f"manifest {join(folder, MANIFEST)} is damaged: its content has digest {found}, it says {manifest.get('digest')}; remove "
-            "the folder and run again to make it anew"
+            f"manifest {join(folder, MANIFEST)} is damaged: its content has digest {found}, it says {manifest.get('digest')}; "
+            "remove the folder and run again to make it anew"
         )
     return manifest
 
