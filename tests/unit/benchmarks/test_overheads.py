@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from cmcl_ray.run.beginning import read_stream
 
 
 def test_the_plain_loss_is_ours():
-    image, text = torch.randn(7, 5), torch.randn(7, 5)
+    image, text = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(0))
     model = SimpleNamespace(project_image=lambda batch: batch, project_text=lambda batch: batch)
     codes = torch.tensor([3, 1, 3, 4, 4, 4, 9])
     plain = train_overhead.plain_loss(model, SimpleNamespace(image=image, text=text, image_id=codes))
@@ -64,7 +65,9 @@ def test_settings_pass_our_own_check(tmp_path):
 @pytest.mark.ray
 @pytest.mark.parametrize("script", run_all.scripts(run_all.FOLDER), ids=lambda path: path.stem)
 def test_a_benchmark_runs_and_its_answers_agree(script, tmp_path):
-    done = subprocess.run([sys.executable, str(script), "--quick", "--out", str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, str(script), "--quick", "--out", str(tmp_path)]
+    path = {**os.environ, "PYTHONPATH": str(run_all.FOLDER.parent)}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=path)
     assert done.returncode == 0
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert results
