@@ -5,6 +5,7 @@ The config is held against that signature before anything runs. ``package.module
 Every module in a component folder is a component, but for ``base``; helpers live in sub-packages.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -207,7 +208,9 @@ def convert(value: Any, wanted: Any, path: str) -> Any:
             return build_settings(wanted, value, path)
     elif wanted is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
+            # A whole number too large for a float is refused below like any other misfit.
+            with contextlib.suppress(OverflowError):
+                return float(value)
     elif wanted is int:
         if isinstance(value, int) and not isinstance(value, bool):
             return value

@@ -244,10 +244,16 @@ def test_a_plain_value_fits_its_own_type_alone(value: Any) -> None:
     }
     for wanted, fits in kinds.items():
         if fits(value):
-            assert convert(value, wanted, "x") == value
+            # Beyond 2^53 the nearest float is not the whole number itself.
+            assert convert(value, wanted, "x") == (float(value) if wanted is float else value)
         else:
             with pytest.raises(ConfigError, match="x is "):
                 convert(value, wanted, "x")
+
+
+def test_a_whole_number_beyond_all_floats_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"train\.lr is 1000.*expected a number"):
+        convert(10**400, float, "train.lr")
 
 
 @pytest.mark.parametrize(
