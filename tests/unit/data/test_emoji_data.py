@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def section(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("config") / "emoji.yaml"
-    path.write_text(f"data:\n  root: {DATA}\nstream: emoji\n")
+    path.write_text(f"data:\n  root: {DATA / 'emoji'}\nstream: emoji\n")
     loaded: dict[str, Any] = load_config(str(path))["stream"]
     return loaded
 
