@@ -135,8 +135,13 @@ def table_bytes(rows: Sequence[ScoreRow] | Sequence[CostRow]) -> bytes:
     if not rows:
         raise ValueError("no rows were given; expected at least one; write the table after a stage has figures")
     schema = SCORE_SCHEMA if isinstance(rows[0], ScoreRow) else COST_SCHEMA
+    return parquet_bytes(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema))
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file."""
     stream = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), stream, compression="zstd")
+    pq.write_table(table, stream, compression="zstd")
     return stream.getvalue()
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cmcl_ray import storage
 from cmcl_ray.components import build_component
 from cmcl_ray.data.sources.base import Source
 from cmcl_ray.data.stream import TaskStream, build_stream
 from cmcl_ray.errors import StageError
+from cmcl_ray.evaluate.scores import parquet_bytes
 from cmcl_ray.run.settings import PLACES, RunSettings
 
 ITEMS_SCHEMA = pa.schema(
@@ -93,9 +93,7 @@ def write_beginning(settings: RunSettings, stream: TaskStream) -> None:
     if stream.rejected.num_rows:
         tables["rejected.parquet"] = stream.rejected
     for name, table in tables.items():
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        storage.write_bytes(storage.join(settings.out, name), sink.getvalue().to_pybytes())
+        storage.write_bytes(storage.join(settings.out, name), parquet_bytes(table))
     storage.write_json(storage.join(settings.out, "stream.json"), stream.manifest)
 
 

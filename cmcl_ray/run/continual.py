@@ -18,7 +18,7 @@ from cmcl_ray import storage
 from cmcl_ray.components import build_component
 from cmcl_ray.data.images import facts_of
 from cmcl_ray.data.stream import TaskStream
-from cmcl_ray.evaluate.scores import CostRow, ScoreRow, table_bytes
+from cmcl_ray.evaluate.scores import CostRow, ScoreRow, parquet_bytes, table_bytes
 from cmcl_ray.index.backends.base import Backend
 from cmcl_ray.index.gallery import GalleryVersion
 from cmcl_ray.logs import Display
@@ -184,9 +184,7 @@ class _Run:
 
         for name in ("scores.parquet", "costs.parquet"):
             table = pa.concat_tables([pq.read_table(pa.BufferReader(part)) for part in parts(name)])
-            sink = pa.BufferOutputStream()
-            pq.write_table(table, sink, compression="zstd")
-            storage.write_bytes(storage.join(out, name), sink.getvalue().to_pybytes())
+            storage.write_bytes(storage.join(out, name), parquet_bytes(table))
         for name in ("drift.json", "samples.json"):
             storage.write_json(storage.join(out, name), [item for part in parts(name) for item in json.loads(part)])
         lines = [line for task in tasks for line in read_checkpoint(self.context.job.checkpoint(task)).metrics]
